@@ -1,0 +1,32 @@
+# Each target is a line or two; the work is in the programs it calls. Windows: README.md has the plain commands.
+.PHONY: lab test quick lessons classroom bench site habits
+
+READY := .venv/ready
+
+lab: $(READY)
+	.venv/bin/jupyter lab lessons/index.ipynb
+
+test: .venv/ready-for-tests
+	.venv/bin/python -m pytest -n 2 --dist loadgroup
+
+quick: .venv/ready-for-tests
+	.venv/bin/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser"
+
+lessons: $(READY)
+	.venv/bin/autograder build
+	.venv/bin/python benchmarks/lessons.py
+
+classroom: $(READY)
+	.venv/bin/autograder classroom
+
+bench: .venv/ready-for-tests
+	for side in benchmarks/*.py; do .venv/bin/python $$side || exit 1; done
+
+habits: .venv/ready-for-tests
+	.venv/bin/pre-commit run --all-files
+
+$(READY): pyproject.toml constraints.txt setup.sh
+	./setup.sh
+
+.venv/ready-for-tests: $(READY)
+	./setup.sh --tests

@@ -1,0 +1,40 @@
+"""Reference implementations of normalizing flows, and the laws that they obey.
+
+One module a topic, named as the lesson that teaches it. Modules load when they are first used, so that
+`import flowkit` stays light: it needs NumPy and not torch.
+"""
+
+import importlib
+
+_MODULES = {
+    "bijection",
+    "change_of_variables",
+    "coupling",
+    "determinants",
+    "elementwise",
+    "flow",
+    "lab",
+    "laws",
+    "linear",
+}
+_NAMES = {
+    "Bijection": "bijection",
+    "Compose": "bijection",
+    "Inverse": "bijection",
+    "Flow": "flow",
+    "StandardNormal": "flow",
+    "check_bijection": "laws",
+}
+__all__ = sorted(_MODULES | set(_NAMES))
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"flowkit.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"flowkit.{_NAMES[name]}"), name)
+    raise AttributeError(f"flowkit has no {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__():
+    return __all__
