@@ -1,0 +1,199 @@
+"""Elementwise flows: one scalar map for each dimension, so a diagonal Jacobian.
+
+For z_i = h_i(x_i) the log-determinant is sum over i of log abs h_i'(x_i): O(D) in every direction. What they cannot do is
+mix: z_i never sees x_j. All are written so that float32 stays finite where the mathematics is.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.nn import functional as F
+
+from flowkit.bijection import Bijection, Inverse, check_width
+
+
+class Affine(Bijection):
+    """z = x * exp(s) + t, a scale and a shift for each dimension.
+
+    forward   z = x * exp(s) + t          log abs det dz/dx =  sum over i of s_i
+    inverse   x = (z - t) * exp(-s)       log abs det dx/dz = -sum over i of s_i
+    Cost: O(D) for each. The scale is positive by its form, so the map is invertible for every s.
+    Parameters: log_scale (D,), shift (D,), both zero at the start: the identity.
+    Raises ValueError if x does not have D dimensions.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(dim))
+        self.shift = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x, context=None):
+        check_width(x, len(self.shift), type(self).__name__)
+        return x * self.log_scale.exp() + self.shift, self.log_scale.sum().expand(x.shape[:-1])
+
+    def inverse(self, z, context=None):
+        check_width(z, len(self.shift), type(self).__name__)
+        return (z - self.shift) * (-self.log_scale).exp(), -self.log_scale.sum().expand(z.shape[:-1])
+
+
+class Scale(Bijection):
+    """z = x * exp(s): a diagonal matrix with a positive diagonal, NICE's scaling layer.
+
+    forward   z = x * exp(s)      log abs det dz/dx =  sum over i of s_i
+    inverse   x = z * exp(-s)     log abs det dx/dz = -sum over i of s_i
+    Cost: O(D) for each. Parameters: log_scale (D,), zero at the start: the identity.
+    Raises ValueError if x does not have D dimensions. Dinh et al. 2014 (NICE), section 3.3.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x, context=None):
+        check_width(x, len(self.log_scale), "Scale")
+        return x * self.log_scale.exp(), self.log_scale.sum().expand(x.shape[:-1])
+
+    def inverse(self, z, context=None):
+        check_width(z, len(self.log_scale), "Scale")
+        return z * (-self.log_scale).exp(), -self.log_scale.sum().expand(z.shape[:-1])
+
+
+class ActNorm(Affine):
+    """Affine, started so that the first batch comes out with mean 0 and standard deviation 1 in each dimension.
+
+    forward   z = x * exp(s) + t          log abs det dz/dx =  sum over i of s_i
+    inverse   x = (z - t) * exp(-s)       log abs det dx/dz = -sum over i of s_i
+    The first forward in training mode sets s = -log std(x) and t = -mean(x) exp(s); from then on s and t are
+    ordinary parameters, and the map is a function of one point. That it happened is kept in the buffer
+    `initialized`, which is saved with the parameters, so that a loaded layer does not start again.
+    Cost: O(D) for each. Parameters: log_scale (D,), shift (D,).
+    Raises ValueError if the first batch has fewer than two points, or one constant dimension: no scale
+    can bring that to 1. Kingma and Dhariwal 2018 (Glow), section 3.1.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__(dim)
+        self.register_buffer("initialized", torch.tensor(False))
+
+    def forward(self, x, context=None):
+        if self.training and not self.initialized:
+            check_width(x, len(self.shift), "ActNorm")
+            self.initialize(x)
+        return super().forward(x)
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Sets s and t from a batch (..., D)."""
+        points = x.reshape(-1, len(self.shift))
+        if len(points) < 2:
+            raise ValueError(
+                "ActNorm's first batch in training mode needs at least two points to have a spread"
+            )
+        std, mean = torch.std_mean(points, 0)
+        if not (std > 0).all():
+            raise ValueError(
+                "ActNorm's first batch is constant in some dimension; no scale can make its spread 1"
+            )
+        self.log_scale.copy_(-std.log())
+        self.shift.copy_(-mean / std)
+        self.initialized.fill_(True)
+
+
+class LeakyReLU(Bijection):
+    """z = x where x >= 0, slope * x elsewhere.
+
+    forward   z = max(x, 0) + slope * min(x, 0)     log abs det dz/dx =  log(slope) * #{i: x_i < 0}
+    inverse   x = max(z, 0) + min(z, 0) / slope     log abs det dx/dz = -log(slope) * #{i: z_i < 0}
+    Cost: O(D) for each. The derivative jumps at 0, and so does the density; there the right-hand one is reported.
+    Raises ValueError unless slope > 0: at 0 all negative numbers would meet.
+    """
+
+    def __init__(self, slope: float = 0.01):
+        super().__init__()
+        if not 0 < slope < math.inf:
+            raise ValueError(
+                f"the slope of LeakyReLU must be positive and finite, got {slope}: it has no inverse"
+            )
+        self.slope = slope
+
+    def forward(self, x, context=None):
+        return F.leaky_relu(x, self.slope), math.log(self.slope) * (x < 0).sum(-1).to(x.dtype)
+
+    def inverse(self, z, context=None):
+        return F.leaky_relu(z, 1 / self.slope), -math.log(self.slope) * (z < 0).sum(-1).to(z.dtype)
+
+
+class Softplus(Bijection):
+    """z = log(1 + exp(x)), from all numbers to the positive ones.
+
+    forward   z = log(1 + exp(x))              log abs det dz/dx =  sum of log sigmoid(x) = -sum of log(1 + exp(-x))
+    inverse   x = z + log(1 - exp(-z))         log abs det dx/dz = -sum of log(1 - exp(-z))
+    Cost: O(D) for each. Where exp(x) underflows (x below -87 in float32), z stays at the smallest normal number.
+    """
+
+    codomain = constraints.positive
+
+    def forward(self, x, context=None):
+        z = -F.logsigmoid(-x)  # F.softplus turns linear at 20, which loses 2e-9
+        return z.clamp(min=torch.finfo(x.dtype).tiny), F.logsigmoid(x).sum(-1)
+
+    def inverse(self, z, context=None):
+        log_slope = torch.log(-torch.expm1(-z))  # log(1 - exp(-z)) without its cancellation near 0
+        return z + log_slope, -log_slope.sum(-1)
+
+
+class Sigmoid(Bijection):
+    """z = 1 / (1 + exp(-x)), from all numbers to (0, 1).
+
+    forward   z = sigmoid(x)                   log abs det dz/dx =  sum of log sigmoid(x) + log sigmoid(-x)
+    inverse   x = log z - log(1 - z)           log abs det dx/dz = -sum of log z + log(1 - z)
+    Cost: O(D) for each. Where sigmoid(x) would round to 0 or 1 (x above 17 in float32), z stays at the nearest number
+    inside (0, 1), so that the inverse is finite; the log-det, computed from x, is right all along.
+    """
+
+    codomain = constraints.unit_interval
+
+    def forward(self, x, context=None):
+        finfo = torch.finfo(x.dtype)
+        z = x.sigmoid().clamp(finfo.tiny, 1 - finfo.eps / 2)
+        return z, (F.logsigmoid(x) + F.logsigmoid(-x)).sum(-1)
+
+    def inverse(self, z, context=None):
+        log_z, log_rest = z.log(), torch.log1p(-z)
+        return log_z - log_rest, -(log_z + log_rest).sum(-1)
+
+
+class Logit(Inverse):
+    """z = log x - log(1 - x), from (0, 1) to all numbers: Sigmoid walked backwards.
+
+    forward   z = log x - log(1 - x)           log abs det dz/dx = -sum of log x + log(1 - x)
+    inverse   x = sigmoid(z)                   log abs det dx/dz =  sum of log sigmoid(z) + log sigmoid(-z)
+    Cost: O(D) for each. It turns data in the unit interval, pixels for one, into data on the whole line.
+    """
+
+    def __init__(self):
+        super().__init__(Sigmoid())
+
+
+class Tanh(Bijection):
+    """z = tanh(x), from all numbers to (-1, 1).
+
+    forward   z = tanh(x)                      log abs det dz/dx =  sum of log(1 - tanh(x)^2)
+                                                                 =  sum of 2 (log 2 - abs x - log(1 + exp(-2 abs x)))
+    inverse   x = atanh(z)                     log abs det dx/dz = -sum of log(1 - z) + log(1 + z)
+    Cost: O(D) for each. Where tanh(x) would round to 1 (x above 9 in float32), z stays at the nearest number inside
+    (-1, 1); the second form of the log-det, which does not go through z, is right all along.
+    """
+
+    codomain = constraints.interval(-1.0, 1.0)
+
+    def forward(self, x, context=None):
+        edge = 1 - torch.finfo(x.dtype).eps / 2
+        size = x.abs()
+        log_slope = 2 * (math.log(2) - size + F.logsigmoid(2 * size))
+        return x.tanh().clamp(-edge, edge), log_slope.sum(-1)
+
+    def inverse(self, z, context=None):
+        return z.atanh(), -(torch.log1p(-z) + torch.log1p(z)).sum(-1)
