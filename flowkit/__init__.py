@@ -16,6 +16,7 @@ _MODULES = {
     "lab",
     "laws",
     "linear",
+    "maps",
 }
 _NAMES = {
     "Bijection": "bijection",
