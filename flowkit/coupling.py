@@ -1,7 +1,8 @@
 """Coupling flows: keep some dimensions, and transform the others elementwise by what the kept ones say.
 
-z_A = x_A and z_B = g(x_B; theta(x_A)). The Jacobian is block triangular with an identity block and a diagonal one,
-so its determinant is a product of D_B slopes; and since x_A can be read off z_A, theta is never inverted.
+z_A = x_A and z_B = g(x_B; theta(x_A)). The Jacobian is block triangular with an identity block and a
+diagonal one, so its determinant is a product of D_B slopes; and since x_A can be read off z_A, theta is
+never inverted.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ class Transformer(NamedTuple):
 
     forward(x, params) -> z, log dz/dx     x: (..., D_B); params: (..., D_B, size); both results (..., D_B)
     inverse(z, params) -> x, log dx/dz     the log-derivatives are those of each element, not summed
-    size                                   how many parameters one element takes; all zero should give g(x) = x
+    size                                   parameters for one element; all zero should give g(x) = x
     """
 
     forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -68,10 +69,11 @@ def additive() -> Transformer:
 def affine(bound: float | None = 2.0) -> Transformer:
     """RealNVP's transformer, z = x * exp(s) + t with s = bound * tanh(raw / bound).
 
-    What the bound forbids: one layer cannot stretch or shrink a dimension by more than exp(bound), 7.4 times at 2. A
-    density whose scale varies more than that needs more layers. What it buys: with bound=None one outlier makes s large,
-    exp(s) makes the next layer's input larger still, and a deep stack overflows; bounded, K layers scale by at most
-    exp(K * bound), 6e27 for 32 layers at 2, which float32 holds.
+    What the bound forbids: one layer cannot stretch or shrink a dimension by more than exp(bound), 7.4
+    times at 2. A density whose scale varies more than that needs more layers. What it buys: with bound=None
+    one outlier makes s large, exp(s) makes the next layer's input larger still, and a deep stack overflows;
+    bounded, the scales of K layers multiply to exp(K * bound) at most, 6e27 for 32 layers at 2, and float32
+    holds 3e38.
     Raises ValueError unless bound is positive, or None for no bound.
     """
     if bound is not None and not bound > 0:
@@ -82,20 +84,22 @@ def affine(bound: float | None = 2.0) -> Transformer:
 class Coupling(Bijection):
     """Keeps x_A, and transforms each element of x_B by parameters that a network computes from x_A.
 
-    forward   z_A = x_A, z_B = g(x_B; theta(x_A))          log abs det dz/dx = sum over B of log g'(x_B; theta(x_A))
-    inverse   x_A = z_A, x_B = g^-1(z_B; theta(z_A))       log abs det dx/dz = sum over B of log (g^-1)'(z_B; theta(z_A))
-    Cost: one pass of the network and O(D) for each of the four; no determinant is computed, no network inverted.
+    forward   z_A = x_A, z_B = g(x_B; theta)       log abs det dz/dx = sum over B of log g'(x_B; theta)
+    inverse   x_A = z_A, x_B = g^-1(z_B; theta)    log abs det dx/dz = sum over B of log (g^-1)'(z_B; theta)
+              with theta = conditioner(x_A), which is conditioner(z_A)
+    Cost: one pass of the network and O(D), for each of the four.
 
-    mask: (D,) bool, True where a dimension is kept (A). At least one must be kept and one must move, so D >= 2.
-    conditioner: a network theta, (..., D_A + C) -> (..., D_B * size), any at all: it needs no inverse. It reads x_A, then the
-        context. If its last layer starts at zero (`flowkit.lab.nets.mlp` does), the layer starts as the identity.
+    mask: (D,) bool, True where a dimension is kept (A). One or more must be kept, one or more must move.
+    conditioner: a network theta, (..., D_A + C) -> (..., D_B * size), any at all: it needs no inverse. It
+        reads x_A, then the context. If its last layer starts at zero (`flowkit.lab.nets.mlp` does), the
+        layer starts as the identity.
     transformer: g, for example additive() or affine().
     context_dim: C. With 0 a context is ignored, so that conditional and other layers mix in one Compose.
     Parameters: those of the conditioner. The mask is kept as index buffers kept (D_A,) and moved (D_B,).
-    Raises ValueError for a mask that is not (D,), keeps all or keeps none; for x that is not (..., D); for a context
-        that is missing or not (..., C); for a conditioner of another width.
+    Raises ValueError for a mask that is not (D,), keeps all or keeps none; for x that is not (..., D); for
+        a context that is missing or not (..., C); for a conditioner of another width.
 
-    Dinh et al. 2014 (NICE), section 3; Dinh et al. 2017 (RealNVP), eq. 4 to 8, whose b is our mask as 0 and 1.
+    Dinh et al. 2014 (NICE), section 3.2; Dinh et al. 2017 (RealNVP), eq. 4 to 8; its eq. 9 calls the mask b.
 
     >>> swing = Coupling([True, False], nn.Linear(1, 1), additive())
     >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -145,8 +149,8 @@ class Coupling(Bijection):
         shape = (len(self.moved), self.transformer.size)
         if params.shape[-1] != shape[0] * shape[1]:
             raise ValueError(
-                f"the conditioner returned {params.shape[-1]} numbers for each point; {shape[0]} moving dimensions "
-                f"with {shape[1]} parameters each need {shape[0] * shape[1]}"
+                f"the conditioner returned {params.shape[-1]} numbers for each point; {shape[0]} moving "
+                f"dimensions with {shape[1]} parameters each need {shape[0] * shape[1]}"
             )
         return params.unflatten(-1, shape)
 
@@ -162,7 +166,7 @@ def checked_mask(mask: Tensor | Sequence[bool]) -> Tensor:
     if mask.all() or not mask.any():
         which = "all of its" if mask.all() else "none of its"
         raise ValueError(
-            f"the mask keeps {which} {len(mask)} dimensions; a coupling needs one to read and one to move (so D >= 2)"
+            f"the mask keeps {which} {len(mask)} dimensions; a coupling needs one to keep and one to move"
         )
     return mask
 
@@ -199,7 +203,7 @@ def additive_coupling(mask: Tensor, net: Net, context_dim: int = 0) -> Coupling:
 
 
 def affine_coupling(mask: Tensor, net: Net, bound: float | None = 2.0, context_dim: int = 0) -> Coupling:
-    """RealNVP's layer: z_A = x_A, z_B = x_B * exp(s(x_A)) + t(x_A); log-det sum of s. Dinh et al. 2017, eq. 4 to 8."""
+    """RealNVP's layer: z_A = x_A, z_B = x_B * exp(s(x_A)) + t(x_A). Dinh et al. 2017, eq. 4 to 8."""
     return coupling(mask, net, affine(bound), context_dim)
 
 
@@ -214,9 +218,10 @@ def coupling_stack(
 ) -> Compose:
     """Couplings whose masks alternate, so that two layers in a row move every dimension once.
 
-    net(inputs, outputs) makes each layer's network, `flowkit.lab.nets.mlp` for one; transformer is affine() by default.
-    With permute, a random permutation drawn from seed stands after every second layer. It stands between pairs because
-    one between the two layers of a pair can undo their alternation, and leave a dimension that never moves.
+    net(inputs, outputs) makes each layer's network, `flowkit.lab.nets.mlp` for one; transformer is affine()
+    by default. With permute, a random permutation drawn from seed stands after every second layer. It
+    stands between pairs because one between the two layers of a pair can undo their alternation, and leave
+    a dimension that never moves.
     Cost: `layers` passes of the network and O(layers * D), in both directions.
     Raises ValueError if dim < 2: there is nothing to keep.
 
@@ -241,9 +246,9 @@ class NICE(Compose):
 
     forward   z = exp(s) * (f_K o ... o f_1)(x)            log abs det dz/dx =  sum over i of s_i
     inverse   x = (f_1^-1 o ... o f_K^-1)(exp(-s) * z)     log abs det dx/dz = -sum over i of s_i
-    Each f_k keeps volume; without the scaling every density the flow makes would have its mode as high as the base's.
+    Each f_k keeps volume; without the scaling the mode of p_X would always be as high as that of p_Z.
     Cost: `layers` passes of the network and O(layers * D), in both directions.
-    Parameters: those of the networks and log_scale (D,). Dinh et al. 2014 (NICE), sections 3.2, 3.3 and 5.1.
+    Parameters: those of the networks and log_scale (D,). Dinh et al. 2014 (NICE), sections 3.2 and 3.3.
     """
 
     def __init__(self, dim: int, net: Net, layers: int = 4):
@@ -251,10 +256,10 @@ class NICE(Compose):
 
 
 def dependencies(f: Bijection, dim: int, points: int = 8, seed: int = 0) -> Tensor:
-    """Which inputs each output reads: entry [i, j] is True where dz_i/dx_j is not 0 at some of the random points.
+    """Which inputs each output reads: [i, j] is True where dz_i/dx_j is not 0 at some random point.
 
-    Read off the autograd Jacobian of f as it now is, O(D) backward passes: a stack that is still the identity shows a
-    diagonal. Returns (D, D) bool. `graph` says the same from the masks alone.
+    Read off the autograd Jacobian of f as it now is, O(D) backward passes: a stack that is still the
+    identity shows a diagonal. Returns (D, D) bool. `graph` says the same from the masks alone.
     """
     x = torch.randn(points, dim, generator=torch.Generator().manual_seed(seed))
     x = x.to(next(f.parameters(), x))
@@ -265,9 +270,9 @@ def dependencies(f: Bijection, dim: int, points: int = 8, seed: int = 0) -> Tens
 def graph(f: Bijection, dim: int) -> Tensor:
     """Which inputs each output can read, from the structure alone: (D, D) bool, rows are outputs.
 
-    This is the Bayesian network of the layer: an arrow from j to i where [i, j] is True. A coupling has the diagonal and
-    all (moved, kept) pairs. Layers compose by the Boolean product of their matrices: paths through the stack. Any
-    other layer is asked by `dependencies`.
+    This is the Bayesian network of the layer: an arrow from j to i where [i, j] is True. A coupling has the
+    diagonal and all (moved, kept) pairs. Layers compose by the Boolean product of their matrices: paths
+    through the stack. Any other layer is asked by `dependencies`.
     """
     if isinstance(f, Compose):
         reach = torch.eye(dim, dtype=torch.bool)

@@ -1,7 +1,8 @@
 """Elementwise flows: one scalar map for each dimension, so a diagonal Jacobian.
 
-For z_i = h_i(x_i) the log-determinant is sum over i of log abs h_i'(x_i): O(D) in every direction. What they cannot do is
-mix: z_i never sees x_j. All are written so that float32 stays finite where the mathematics is.
+For z_i = h_i(x_i) the log-determinant is sum over i of log abs h_i'(x_i): O(D) in every direction. What
+they cannot do is mix: z_i never sees x_j. All are written so that float32 stays finite where the
+mathematics is.
 """
 
 import math
@@ -61,7 +62,7 @@ class Scale(Bijection):
 
 
 class ActNorm(Affine):
-    """Affine, started so that the first batch comes out with mean 0 and standard deviation 1 in each dimension.
+    """Affine, started so that each dimension of the first batch comes out with mean 0, standard deviation 1.
 
     forward   z = x * exp(s) + t          log abs det dz/dx =  sum over i of s_i
     inverse   x = (z - t) * exp(-s)       log abs det dx/dz = -sum over i of s_i
@@ -106,7 +107,7 @@ class LeakyReLU(Bijection):
 
     forward   z = max(x, 0) + slope * min(x, 0)     log abs det dz/dx =  log(slope) * #{i: x_i < 0}
     inverse   x = max(z, 0) + min(z, 0) / slope     log abs det dx/dz = -log(slope) * #{i: z_i < 0}
-    Cost: O(D) for each. The derivative jumps at 0, and so does the density; there the right-hand one is reported.
+    Cost: O(D) for each. The derivative jumps at 0, and so does the density; there the right-hand one counts.
     Raises ValueError unless slope > 0: at 0 all negative numbers would meet.
     """
 
@@ -128,9 +129,10 @@ class LeakyReLU(Bijection):
 class Softplus(Bijection):
     """z = log(1 + exp(x)), from all numbers to the positive ones.
 
-    forward   z = log(1 + exp(x))              log abs det dz/dx =  sum of log sigmoid(x) = -sum of log(1 + exp(-x))
-    inverse   x = z + log(1 - exp(-z))         log abs det dx/dz = -sum of log(1 - exp(-z))
-    Cost: O(D) for each. Where exp(x) underflows (x below -87 in float32), z stays at the smallest normal number.
+    forward   z = log(1 + exp(x))         log abs det dz/dx =  sum of log sigmoid(x)
+    inverse   x = z + log(1 - exp(-z))    log abs det dx/dz = -sum of log(1 - exp(-z))
+    Cost: O(D) for each. Where exp(x) underflows (x below -87 in float32), z is held at
+    the smallest normal number.
     """
 
     codomain = constraints.positive
@@ -149,8 +151,9 @@ class Sigmoid(Bijection):
 
     forward   z = sigmoid(x)                   log abs det dz/dx =  sum of log sigmoid(x) + log sigmoid(-x)
     inverse   x = log z - log(1 - z)           log abs det dx/dz = -sum of log z + log(1 - z)
-    Cost: O(D) for each. Where sigmoid(x) would round to 0 or 1 (x above 17 in float32), z stays at the nearest number
-    inside (0, 1), so that the inverse is finite; the log-det, computed from x, is right all along.
+    Cost: O(D) for each. Where sigmoid(x) would round to 0 or 1 (x above 17 in float32), z stays at the
+    nearest number inside (0, 1), so that the inverse is finite; the log-det, computed from x, is right all
+    along.
     """
 
     codomain = constraints.unit_interval
@@ -180,11 +183,11 @@ class Logit(Inverse):
 class Tanh(Bijection):
     """z = tanh(x), from all numbers to (-1, 1).
 
-    forward   z = tanh(x)                      log abs det dz/dx =  sum of log(1 - tanh(x)^2)
-                                                                 =  sum of 2 (log 2 - abs x - log(1 + exp(-2 abs x)))
-    inverse   x = atanh(z)                     log abs det dx/dz = -sum of log(1 - z) + log(1 + z)
-    Cost: O(D) for each. Where tanh(x) would round to 1 (x above 9 in float32), z stays at the nearest number inside
-    (-1, 1); the second form of the log-det, which does not go through z, is right all along.
+    forward   z = tanh(x)     log abs det dz/dx =  sum of log(1 - tanh(x)^2)
+                                                =  sum of 2 (log 2 - abs x - log(1 + exp(-2 abs x)))
+    inverse   x = atanh(z)    log abs det dx/dz = -sum of log(1 - z) + log(1 + z)
+    Cost: O(D) for each. Where tanh(x) would round to 1 (x above 9 in float32), z stays at the nearest
+    number inside (-1, 1); the second form of the log-det, which does not go through z, is right all along.
     """
 
     codomain = constraints.interval(-1.0, 1.0)

@@ -1,7 +1,7 @@
 """Linear flows: z = A x + b, and the ways to write A so that its determinant and its inverse cost little.
 
-The Jacobian is A everywhere, so one log-det serves all points. A full matrix costs O(D^3) for it; a triangular one O(D), the
-product of its diagonal; an orthogonal one nothing at all, since abs det = 1.
+The Jacobian is A everywhere, so one log-det serves all points. A full matrix costs O(D^3) for it; a
+triangular one O(D), the product of its diagonal; an orthogonal one nothing at all, since abs det = 1.
 """
 
 from collections.abc import Sequence
@@ -57,9 +57,10 @@ class Dense(Bijection):
 
     forward   z = A x + b             log abs det dz/dx =  log abs det A
     inverse   x = A^-1 (z - b)        log abs det dx/dz = -log abs det A
-    Cost: forward O(D^2) a point, inverse O(D^3) once and O(D^2) a point (one LU, no inverse is formed), log-dets O(D^3) once.
-    Constraint: det A != 0, which nothing enforces: gradient ascent on the log-likelihood stays away by itself, since
-    log abs det A falls to minus infinity there; PLU cannot get there at all.
+    Cost: forward O(D^2) a point, inverse O(D^3) once and O(D^2) a point (one LU, no inverse is formed),
+    log-dets O(D^3) once.
+    Constraint: det A != 0, which nothing enforces: gradient ascent on the log-likelihood stays away by
+    itself, since log abs det A falls to minus infinity there; PLU cannot get there at all.
     Parameters: weight A (D, D), bias b (D,); the identity at the start.
     Raises ValueError if x does not have D dimensions; torch.linalg.LinAlgError on inverting a singular A.
     """
@@ -91,8 +92,9 @@ class Triangular(Bijection):
     forward   z = T x + b             log abs det dz/dx =  sum over i of log T_ii = sum of s_i
     inverse   x = T^-1 (z - b)        log abs det dx/dz = -sum of s_i
     Cost: O(D^2) a point for z and for x (substitution), O(D) for the log-dets. Invertible for all parameters.
-    Parameters: weight (D, D), of which only the part below (lower) or above the diagonal is used; log_diagonal s (D,);
-    bias b (D,). All zero at the start: the identity. Raises ValueError if x does not have D dimensions.
+    Parameters: weight (D, D), of which only the part below (lower) or above the diagonal is used;
+    log_diagonal s (D,); bias b (D,). All zero at the start: the identity. Raises ValueError if x does not
+    have D dimensions.
     """
 
     def __init__(self, dim: int, lower: bool = True):
@@ -118,15 +120,16 @@ class Triangular(Bijection):
 
 
 class PLU(Bijection):
-    """z = P L U x + b: a permutation, a lower triangular matrix with ones on its diagonal, and an upper triangular one.
+    """z = P L U x + b: a permutation, a unit lower triangular matrix and an upper triangular one.
 
     forward   z = P L U x + b                     log abs det dz/dx =  sum over i of log abs U_ii = sum of s_i
     inverse   x = U^-1 L^-1 P' (z - b)            log abs det dx/dz = -sum of s_i
-    Cost: O(D^2) a point for z and for x (two substitutions), O(D) for the log-dets. Every invertible matrix has this form
-    for some P; and with U_ii = sign_i exp(s_i) no value of the parameters is singular.
-    Parameters: weight (D, D), the part of L below its diagonal and the part of U above; log_diagonal s (D,); bias b (D,).
-    All zero at the start. Buffers: order (D,), (P y)_i = y_order[i], and sign (D,), both fixed in training: the identity
-    and ones, unless from_matrix sets them. Raises ValueError if x does not have D dimensions.
+    Cost: O(D^2) a point for z and for x (two substitutions), O(D) for the log-dets. Every invertible matrix
+    has this form for some P; and with U_ii = sign_i exp(s_i) no value of the parameters is singular.
+    Parameters: weight (D, D), the part of L below its diagonal and the part of U above; log_diagonal s
+    (D,); bias b (D,). All zero at the start. Buffers: order (D,), (P y)_i = y_order[i], and sign (D,), both
+    fixed in training: the identity and ones, unless from_matrix sets them. Raises ValueError if x does not
+    have D dimensions.
     Kingma and Dhariwal 2018 (Glow), eq. 10 and 11.
     """
 
@@ -140,7 +143,7 @@ class PLU(Bijection):
 
     @classmethod
     def from_matrix(cls, matrix: Tensor) -> "PLU":
-        """The layer whose P L U is the given invertible matrix (D, D), in its dtype; its LU costs O(D^3), once."""
+        """The layer whose P L U is the given matrix (D, D), in its dtype. O(D^3); ValueError if singular."""
         layer = cls(len(matrix)).to(matrix)
         permutation, lower, upper = torch.linalg.lu(matrix)
         diagonal = upper.diagonal()
@@ -179,9 +182,10 @@ class Householder(Bijection):
 
     forward   z = H_K ... H_1 x      log abs det dz/dx = 0
     inverse   x = H_1 ... H_K z      log abs det dx/dz = 0     each reflection is its own inverse
-    Cost: O(K D) a point for z and for x; the log-dets are known. K = D reflections reach every orthogonal matrix whose
-    determinant is (-1)^D. Parameters: vectors (K, D), random at the start; only their directions count.
-    Constraint: v_k != 0. Raises ValueError if x does not have D dimensions. Tomczak and Welling 2016, eq. 8.
+    Cost: O(K D) a point for z and for x; the log-dets are known. K = D reflections reach every orthogonal
+    matrix whose determinant is (-1)^D. Parameters: vectors (K, D), random at the start; only their
+    directions count.
+    Constraint: v_k != 0. Raises ValueError if x does not have D dimensions. Tomczak and Welling 2016.
     """
 
     def __init__(self, dim: int, reflections: int):
@@ -202,11 +206,12 @@ class Householder(Bijection):
 
 
 class QR(Compose):
-    """z = Q R x + b': R upper triangular with a positive diagonal, then Q orthogonal, a product of D reflections.
+    """z = Q (R x + b): R upper triangular with a positive diagonal, Q orthogonal, of D reflections.
 
     forward   z = Q (R x + b)         log abs det dz/dx =  sum over i of log R_ii
     inverse   x = R^-1 (Q' z - b)     log abs det dx/dz = -sum over i of log R_ii
-    Cost: O(D^2) a point for z and for x, O(D) for the log-dets. Parameters: those of Triangular and Householder.
+    Cost: O(D^2) a point for z and for x, O(D) for the log-dets. Parameters: those of Triangular and
+    Householder.
     """
 
     def __init__(self, dim: int):

@@ -1,0 +1,121 @@
+"""Every bijection of flowkit, by name. Whoever adds one adds a row, and all laws run over it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from flowkit import Bijection, Compose, Inverse
+from flowkit.coupling import (
+    NICE,
+    additive_coupling,
+    affine_coupling,
+    alternating_mask,
+    coupling_stack,
+    half_mask,
+)
+from flowkit.elementwise import ActNorm, Affine, LeakyReLU, Logit, Scale, Sigmoid, Softplus, Tanh
+from flowkit.lab.nets import mlp
+from flowkit.linear import PLU, QR, Dense, Householder, Permutation, Triangular
+
+
+class Row(NamedTuple):
+    """make(dim) builds it; dims are those to test; context is the width of the context that it wants."""
+
+    make: Callable[[int], Bijection]
+    dims: tuple[int, ...] = (1, 2, 7, 64)
+    context: int = 0
+
+
+net = partial(
+    mlp, hidden=(8,), activation=torch.nn.Tanh
+)  # smooth, so that second derivatives exist everywhere
+SMALL = (1, 2, 7)  # random matrices of size 64 are too ill-conditioned to be inverted in float32
+COUPLED = (2, 7, 64)  # one dimension cannot be split
+
+
+def started_act_norm(dim):
+    """An ActNorm that has seen its first batch."""
+    layer = ActNorm(dim)
+    layer.forward(3 * torch.randn(64, dim, generator=torch.Generator().manual_seed(0)) + 1)
+    return layer
+
+
+def given_plu(dim):
+    """A PLU with row exchanges and negative pivots."""
+    return PLU.from_matrix(torch.randn(dim, dim, generator=torch.Generator().manual_seed(dim)))
+
+
+def glow_like(dim):
+    """Layers of all three topics in one chain."""
+    return Compose(
+        started_act_norm(dim),
+        PLU(dim),
+        affine_coupling(half_mask(dim), net),
+        LeakyReLU(0.3),
+        Householder(dim, 2),
+    )
+
+
+BIJECTIONS = {
+    "identity": Row(lambda dim: Compose()),
+    "affine": Row(Affine),
+    "scale": Row(Scale),
+    "act_norm": Row(started_act_norm),
+    "leaky_relu": Row(lambda dim: LeakyReLU(0.1)),
+    "leaky_relu_steep": Row(lambda dim: LeakyReLU(3.0)),
+    "softplus": Row(lambda dim: Softplus()),
+    "sigmoid": Row(lambda dim: Sigmoid()),
+    "logit": Row(lambda dim: Logit()),
+    "tanh": Row(lambda dim: Tanh()),
+    "permutation": Row(partial(Permutation.random, seed=1)),
+    "reverse": Row(Permutation.reverse),
+    "dense": Row(Dense, SMALL),
+    "lower": Row(Triangular, SMALL),
+    "upper": Row(partial(Triangular, lower=False), SMALL),
+    "plu": Row(PLU, SMALL),
+    "plu_given": Row(given_plu, SMALL),
+    "householder": Row(partial(Householder, reflections=3)),
+    "qr": Row(QR, SMALL),
+    "additive_coupling": Row(lambda dim: additive_coupling(alternating_mask(dim), net), COUPLED),
+    "affine_coupling": Row(lambda dim: affine_coupling(half_mask(dim), net), COUPLED),
+    "affine_coupling_other_half": Row(lambda dim: affine_coupling(half_mask(dim, False), net), COUPLED),
+    "affine_coupling_unbounded": Row(
+        lambda dim: affine_coupling(alternating_mask(dim, 1), net, None), SMALL[1:]
+    ),
+    "conditional_coupling": Row(
+        lambda dim: affine_coupling(alternating_mask(dim), net, context_dim=3), COUPLED, context=3
+    ),
+    "conditional_stack": Row(
+        lambda dim: Compose(coupling_stack(dim, 2, net, context_dim=2), Affine(dim)), SMALL[1:], context=2
+    ),
+    "nice": Row(lambda dim: NICE(dim, net), COUPLED),
+    "real_nvp": Row(lambda dim: coupling_stack(dim, 4, net), COUPLED),
+    "real_nvp_permuted": Row(lambda dim: coupling_stack(dim, 6, net, permute=True), SMALL[1:]),
+    "inverse_real_nvp": Row(lambda dim: Inverse(coupling_stack(dim, 2, net)), COUPLED),
+    "glow_like": Row(glow_like, SMALL[1:]),
+    "coupling_to_unit_cube": Row(lambda dim: Compose(coupling_stack(dim, 2, net), Sigmoid()), SMALL[1:]),
+}
+
+CASES = [(name, dim) for name, row in BIJECTIONS.items() for dim in row.dims]
+
+
+def drawn(name: str, dim: int, seed: int = 0, std: float = 0.5) -> Bijection:
+    """The row's bijection in float64, its parameters moved away from where they start."""
+    f = BIJECTIONS[name].make(dim).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in f.parameters():
+            parameter += std * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return f
+
+
+def points(name: str, dim: int, count: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Random points in the domain of the row, and a context for them if it wants one: float64."""
+    generator = torch.Generator().manual_seed(seed)
+    domain = BIJECTIONS[name].make(dim).domain
+    x = torch.randn(count, dim, generator=generator, dtype=torch.float64)
+    width = BIJECTIONS[name].context
+    context = torch.randn(count, width, generator=generator, dtype=torch.float64) if width else None
+    return torch.distributions.transform_to(domain)(x), context
