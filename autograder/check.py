@@ -1,0 +1,438 @@
+"""What a test cell calls. Each call ends in one of four outcomes: not attempted, error in your code, not right yet, right.
+
+    from autograder import check
+    check.values("coupling.affine_log_det", cases, reference=brute_force)
+
+The student's object is looked up by name among the caller's globals, and is only ever called. Right is displayed;
+the others raise an AssertionError whose text is the message and whose traceback, in a notebook, is nothing else.
+"""
+
+import hashlib
+import inspect
+import linecache
+import os
+import random
+import sys
+import traceback
+import types
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from autograder import answers, diagnosis
+from autograder.compare import compare, copied, describe_type, same_arrays, show_call, tolerance
+from autograder.diagnosis import Finding, Trial
+
+SEED = "AUTOGRADER_SEED"  # set while grading, a value for each student
+
+_passed: dict[str, Any] = {}
+_failures: Counter[tuple[str, str]] = Counter()
+
+
+class Outcome(AssertionError):
+    """An answer that is not right. exercise, kind (which mistake) and message say why, as data."""
+
+    outcome = "not right yet"
+    symbol = "✗"
+
+    def __init__(self, exercise: str, kind: str, message: str):
+        self.exercise = exercise
+        self.kind = kind
+        self.message = message
+        super().__init__(f"{self.headline}\n{message}")
+
+    @property
+    def headline(self) -> str:
+        return f"{self.symbol} {self.outcome.capitalize()}: {_name(self.exercise)}"
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook prints: the message, and no line of the test."""
+        return [f"\x1b[1m{self.headline}\x1b[0m", *self.message.split("\n")]
+
+
+class NotAttempted(Outcome):
+    outcome = "not attempted"
+    symbol = "○"
+
+
+class ErrorInYourCode(Outcome):
+    outcome = "error in your code"
+    symbol = "!"
+
+
+class NotRight(Outcome):
+    pass
+
+
+class StudentError(Exception):
+    """An exception that was raised in the student's code where this process cannot see it.
+
+    kind: the name of the exception's type; line, text: the student's own line. Whoever stands in for the student's
+    function raises it, and the outcome is told as if the exception had been raised here.
+    """
+
+    def __init__(self, kind: str, message: str, line: int | None = None, text: str = ""):
+        super().__init__(message)
+        self.kind, self.line, self.text = kind, line, text
+
+
+# What test cells call.
+
+
+def values(
+    exercise: str,
+    cases: Iterable,
+    reference: Callable,
+    rtol: float | None = None,
+    atol: float | None = None,
+    *,
+    use: Callable | None = None,
+    hidden: bool = True,
+) -> None:
+    """On each case the student's function returns what the reference returns: values, shape, dtype.
+
+    cases      tuples of arguments, or dicts of keyword arguments; everybody gets copies of their own
+    reference  a function of the same arguments. Tuples, lists and dicts that it returns are compared part by part
+    rtol, atol 1e-6 and 1e-8 unless given; 1e-4 and 1e-5 where float32 takes part, 2e-2 for 16 bits
+    use        use(student_object, *args) where the answer is a class, or is used otherwise than by one call
+    hidden     False where the exercise has no hidden tests, for what is said on success
+    Raises an Outcome unless all are right. A case that is no tuple and no dict is the author's TypeError.
+    """
+    answer = _find(exercise, sys._getframe(1).f_globals)
+    trials = [_trial(case, reference) for case in cases]
+    with _same_draws() as rewind:
+        for number, trial in enumerate(trials):
+            error = _run(answer, trial, use, rewind)
+            if error is not None:
+                _raise_if_wrong(exercise, trials[:number], use, rewind)
+                _fail(exercise, *_outcome_of_error(exercise, error, answer, trial))
+            rewind()
+            trial.expected = _quietly(reference, *copied(trial.args), **copied(trial.kwargs))
+            inputs = [*trial.args, *trial.kwargs.values(), trial.returned, trial.expected]
+            trial.within = tolerance(*inputs, rtol=rtol, atol=atol)
+        _raise_if_wrong(exercise, trials, use, rewind)
+    _succeed(exercise, answer.found, len(trials), hidden)
+
+
+def that(
+    exercise: str,
+    judge: Callable[..., str | None],
+    cases: Iterable = ((),),
+    *,
+    use: Callable | None = None,
+    hidden: bool = True,
+) -> None:
+    """On each case, judge(returned, *args) finds what the student's function returned to be right.
+
+    judge: None when it is right, and otherwise a sentence for the student. cases, use and hidden as in `values`.
+    """
+    answer = _find(exercise, sys._getframe(1).f_globals)
+    trials = [_trial(case, judge, skip=1) for case in cases]
+    with _same_draws() as rewind:
+        for trial in trials:
+            error = _run(answer, trial, use, rewind)
+            sentence = None
+            if error is None:
+                sentence, error = _judged(judge, trial, answer)
+            if error is not None:
+                _fail(exercise, *_outcome_of_error(exercise, error, answer, trial))
+            if sentence is not None or trial.changed:
+                done = trials[: trials.index(trial) + 1]
+                _fail(exercise, NotRight, _finding_of_judge(exercise, done, sentence, use, rewind))
+    _succeed(exercise, answer.found, len(trials), hidden)
+
+
+def rng(exercise: str) -> np.random.Generator:
+    """A generator for hidden inputs: another for each student and exercise while grading, the same elsewhere."""
+    text = f"{os.environ.get(SEED, '0')}\n{exercise}"
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))
+
+
+def yours(exercise: str, otherwise: Callable) -> Callable:
+    """The student's function, if it has passed in this kernel and is still the same; else `otherwise`."""
+    found = sys._getframe(1).f_globals.get(_name(exercise))
+    return found if found is not None and _passed.get(exercise) is found else otherwise
+
+
+# Finding the student's object, and calling it.
+
+
+class _Answer:
+    """The student's object, and the namespace that it lives in, by which their own lines are known."""
+
+    def __init__(self, exercise: str, found: Any, namespace: dict, test_file: str):
+        self.exercise, self.found, self.namespace, self.test_file = exercise, found, namespace, test_file
+
+
+def _name(exercise: str) -> str:
+    return exercise.rpartition(".")[2]
+
+
+def _find(exercise: str, namespace: dict) -> _Answer:
+    """Raises NotAttempted where there is nothing of that name, or an untouched body."""
+    name = _name(exercise)
+    if name not in namespace:
+        _fail(exercise, NotAttempted, Finding("missing", (_missing(name),)))
+    found = namespace[name]
+    if found is None or found is Ellipsis or _has_no_body(found):
+        _fail(
+            exercise, NotAttempted, Finding("empty", (f"{name} is still empty: its body is yours to write.",))
+        )
+    if not callable(found):
+        message = f"{name} is {describe_type(found)}, and should be a function. Is the name used for something else?"
+        _fail(exercise, NotRight, Finding("not_callable", (message,)))
+    return _Answer(exercise, found, namespace, sys._getframe(2).f_code.co_filename)
+
+
+def _missing(name: str) -> str:
+    return (
+        f"There is no {name} yet. Run the cell above first; if it ended in an error, or if you renamed {name}, mend"
+        " that first."
+    )
+
+
+def _has_no_body(found: Any) -> bool:
+    """Whether a plain function does nothing at all: `...`, `pass`, or a docstring. Anything else is opaque."""
+    if not isinstance(found, types.FunctionType):
+        return False
+    import dis
+
+    does_nothing = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST", "CACHE"}
+    steps = list(dis.get_instructions(found))
+    constants = [step.argval for step in steps if step.opname in ("LOAD_CONST", "RETURN_CONST")]
+    return {step.opname for step in steps} <= does_nothing and constants in ([None], [Ellipsis])
+
+
+def _trial(case: Any, described_by: Callable, skip: int = 0) -> Trial:
+    args, kwargs = ((), case) if isinstance(case, dict) else (case, {})
+    if not isinstance(args, tuple):
+        raise TypeError(
+            f"A case is a tuple of arguments, or a dict of keyword arguments, not {describe_type(case)}."
+        )
+    return Trial(_parameters(described_by)[skip:], args, kwargs)
+
+
+def _parameters(function: Callable) -> list[str]:
+    """The names of our own function's parameters, for describing inputs."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    star = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+    return names + ([f"{star}[{i}]" for i in range(20)] if star else [])
+
+
+def _run(answer: _Answer, trial: Trial, use: Callable | None, rewind: Callable) -> BaseException | None:
+    """Calls the student's object on copies of the inputs, and notes what it does to them. Returns what it raises."""
+    args, kwargs = copied(trial.args), copied(trial.kwargs)
+    rewind()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            trial.returned = _call(answer.found, use, args, kwargs)
+        except (Exception, SystemExit) as error:  # exit() in an answer is a mistake like others
+            return error
+    trial.warnings = [f"{w.category.__name__}: {w.message}" for w in caught]
+    trial.changed = _changed(trial, args, kwargs)
+    trial.returned = copied(trial.returned) if not trial.changed else trial.returned
+    return None
+
+
+def _call(found: Any, use: Callable | None, args: tuple, kwargs: dict) -> Any:
+    return found(*args, **kwargs) if use is None else use(found, *args, **kwargs)
+
+
+def _changed(trial: Trial, args: tuple, kwargs: dict) -> list[str]:
+    names = [*trial.names, *(f"number {i + 1}" for i in range(len(trial.names), len(args)))]
+    before = [*zip(names, trial.args, args, strict=False)]
+    before += [(name, trial.kwargs[name], kwargs[name]) for name in kwargs]
+    return [name for name, old, new in before if not same_arrays(old, new)]
+
+
+def _quietly(function: Callable, *args: Any, **kwargs: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def _same_draws():
+    """Gives a function that puts the global random states back to where they were, and does so at the end.
+
+    The student, the reference and the wrong answers then draw the same numbers.
+    """
+    torch = sys.modules.get("torch")
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002: students may use it
+    tensors = torch.get_rng_state() if torch else None
+
+    def rewind():
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        if torch:
+            torch.set_rng_state(tensors)
+
+    try:
+        yield rewind
+    finally:
+        rewind()
+
+
+# From what came back to an outcome.
+
+
+def _raise_if_wrong(exercise: str, trials: list[Trial], use: Callable | None, rewind: Callable) -> None:
+    if any(trial.problem or trial.changed for trial in trials):
+        finding = diagnosis.explain(_name(exercise), trials, lambda: _named(exercise, trials, use, rewind))
+        _fail(exercise, NotRight, finding)
+
+
+def _named(exercise: str, trials: list[Trial], use: Callable | None, rewind: Callable) -> Finding | None:
+    """The first wrong answer of the bank that returns what the student's function returned, on every input."""
+    topic, _, name = exercise.rpartition(".")
+    try:
+        wrong = answers.bank(topic).wrong(name) if topic else []
+    except ImportError:  # the bank of a lesson needs a library that is not here: then it cannot be asked
+        return None
+    for answer in wrong:
+        if all(_recognised(answer, trial, use, rewind) for trial in trials):
+            return Finding(f"named:{answer.name}", answer.messages)
+    return None
+
+
+def _recognised(answer: answers.Answer, trial: Trial, use: Callable | None, rewind: Callable) -> bool:
+    args, kwargs = copied(trial.args), copied(trial.kwargs)
+    try:
+        if answer.when is not None:
+            return bool(_quietly(answer.when, copied(trial.returned), *args, **kwargs))
+        rewind()
+        returned = _quietly(_call, answer.answer, use, args, kwargs)
+        return compare(trial.returned, returned, trial.within) is None
+    except Exception:  # a wrong answer may well fail where the student's does not: then it is another mistake
+        return False
+
+
+def _finding_of_judge(
+    exercise: str, trials: list[Trial], sentence: str | None, use: Callable | None, rewind: Callable
+) -> Finding:
+    name = _name(exercise)
+    for trial in trials:
+        trial.within = tolerance(*trial.args, *trial.kwargs.values(), trial.returned)
+    if trials[-1].returned is None:
+        return diagnosis.Finding(
+            "none", diagnosis.nothing_returned(name, [Trial([], (), {}, None, 0)]).messages
+        )
+    found = _named(exercise, trials, use, rewind) or diagnosis.changed_in_place(name, trials)
+    call = trials[-1].call
+    return found or Finding("judged", (sentence, f"The call was {name}({call})." if call else _LOOK_AGAIN))
+
+
+_LOOK_AGAIN = "Print what your function returns, and hold it against the statement of the exercise."
+
+
+def _judged(judge: Callable, trial: Trial, answer: _Answer) -> tuple[str | None, BaseException | None]:
+    """The judge's sentence, or the error of the student's code that the judge ran into."""
+    args, kwargs = copied(trial.args), copied(trial.kwargs)
+    try:
+        return _quietly(judge, trial.returned, *args, **kwargs), None
+    except (Exception, SystemExit) as error:
+        if isinstance(error, (StudentError, NotImplementedError)) or _own_line(error, answer) is not None:
+            return None, error
+        if trial.returned is None:
+            return "", None
+        return (
+            f"{_name(answer.exercise)} returned {describe_type(trial.returned)}, which is not of the kind asked for"
+            f" ({type(error).__name__}: {error}).",
+            None,
+        )
+
+
+def _outcome_of_error(
+    exercise: str, error: BaseException, answer: _Answer, trial: Trial
+) -> tuple[type[Outcome], Finding]:
+    name = _name(exercise)
+    kind = error.kind if isinstance(error, StudentError) else type(error).__name__
+    if kind == "NotImplementedError":
+        said = f" It says: {error}." if str(error) else ""
+        return NotAttempted, Finding(
+            "stub", (f"{name} is still to be written: it raises NotImplementedError.{said}",)
+        )
+    lines = [f"{name} raised {kind}: {error}" if str(error) else f"{name} raised {kind}."]
+    where = (error.line, error.text) if isinstance(error, StudentError) else _own_line(error, answer)
+    if where and where[0] is not None:
+        lines.append(f"Your line {where[0]}:  {where[1].strip()}")
+    elif kind == "TypeError":
+        lines.append(
+            f"It is called as {name}({', '.join([*trial.names[: len(trial.args)], *trial.kwargs])})."
+        )
+    if kind == "RecursionError":
+        lines[0] = (
+            f"{name} calls itself without end. Which input should stop it, and does each call come closer to it?"
+        )
+    if kind == "SystemExit":
+        lines[0] = f"{name} calls exit(): a function ends with return."
+    if trial.call:
+        lines.append(f"The input was {trial.call}.")
+    return ErrorInYourCode, Finding(f"error:{kind}", ("\n".join(lines), _more_about(kind)))
+
+
+def _more_about(kind: str) -> str:
+    return {
+        "NameError": "Every name that a function uses is an argument, is made inside it, or is imported above it.",
+        "ValueError": "Print the shapes just before that line: which two do not fit, and which axis do you mean?",
+        "RuntimeError": "Print the shapes and dtypes just before that line: which two do not fit?",
+        "IndexError": "Print the shape of what is indexed: how many axes has it for a single point, and for a batch?",
+        "TypeError": "Print the types just before that line: which one is not what you think?",
+    }.get(kind, "Copy the input into a cell of your own, call your function on it, and look at each step.")
+
+
+def _own_line(error: BaseException, answer: _Answer) -> tuple[int, str] | None:
+    """Number and text of the last line of the notebook, outside of the test cell, that the error went through."""
+    own = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals is answer.namespace and frame.f_code.co_filename != answer.test_file
+    ]
+    if not own:
+        return None
+    file, line = own[-1]
+    return line, linecache.getline(file, line)
+
+
+def _fail(exercise: str, outcome: type[Outcome], finding: Finding) -> None:
+    """Raises the outcome. The second and the third failure of one kind say more."""
+    _passed.pop(exercise, None)
+    _failures[exercise, finding.kind] += 1
+    said = finding.messages[: _failures[exercise, finding.kind]]
+    raise outcome(exercise, finding.kind, "\n".join(said)) from None
+
+
+def _succeed(exercise: str, found: Any, count: int, hidden: bool) -> None:
+    _passed[exercise] = found
+    checks = f"{count} check" if count == 1 else f"{count} checks"
+    if SEED in os.environ:
+        text = f"{_name(exercise)} passes {checks}."
+    else:
+        text = f"{_name(exercise)} passes its {checks.replace('check', 'public check')}."
+        text = text.replace("1 public check", "public check")
+        text += " Hidden checks run when your work is graded." if hidden else ""
+    _display("✓ Right:", text)
+
+
+def _display(word: str, text: str) -> None:
+    """As HTML in a notebook, as a line elsewhere."""
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and ipython.get_ipython() is not None:
+        page = (
+            '<div role="status" style="border-left: 4px solid #1b7f3b; padding: 0.3em 0.8em">'
+            f"<strong>{escape(word)}</strong> {escape(text)}</div>"
+        )
+        ipython.display.display({"text/plain": f"{word} {text}", "text/html": page}, raw=True)
+        return
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(f"{word} {text}".encode(encoding, "replace").decode(encoding))

@@ -1,0 +1,575 @@
+"""Why an answer is wrong: from what a student's function returned, the likeliest slip, in words.
+
+The order: nothing came back; a named wrong answer of the bank returns the same; an argument was changed in place; type,
+shape, dtype; NaN and infinity; the field's general slips; what tells the right inputs from the wrong ones.
+No message shows the expected numbers.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from autograder.compare import (
+    Problem,
+    arrays_in,
+    as_array,
+    at,
+    close,
+    compare,
+    describe_type,
+    dtype_name,
+    is_array,
+    is_scalar,
+    largest,
+    scalars_in,
+    show,
+    show_call,
+)
+
+
+@dataclass
+class Trial:
+    """One call of the student's function: its inputs, what came back, and what should have."""
+
+    names: list[str]
+    args: tuple
+    kwargs: dict
+    returned: Any = None
+    expected: Any = None
+    within: tuple[float, float] = (0.0, 0.0)
+    changed: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def problem(self) -> Problem | None:
+        return compare(self.returned, self.expected, self.within)
+
+    @property
+    def call(self) -> str:
+        return show_call(self.names, self.args, self.kwargs)
+
+    @property
+    def points(self) -> np.ndarray | None:
+        """The first argument that is an array with dimensions: by convention, the points."""
+        arrays = [a for a in arrays_in([*self.args, *self.kwargs.values()]) if a.ndim]
+        return as_array(arrays[0]) if arrays else None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong (kind, for counting) and what to say about it: at first, then more and more."""
+
+    kind: str
+    messages: tuple[str, ...]
+
+
+def explain(name: str, trials: list[Trial], named: Callable[[], Finding | None]) -> Finding:
+    """The first finding, in the order above. At least one trial must have a problem.
+
+    named: looks for the wrong answer of the bank that returns the same.
+    """
+    bad = [trial for trial in trials if trial.problem or trial.changed]
+    return (
+        nothing_returned(name, trials)
+        or named()
+        or changed_in_place(name, bad)
+        or _wrong_form(name, bad)
+        or _not_finite(name, trials)
+        or _slip(name, trials)
+        or _some_right(name, trials)
+        or _plain(name, bad[0])
+    )
+
+
+def nothing_returned(name: str, trials: list[Trial]) -> Finding | None:
+    """None came back where something else should have."""
+    if not trials or any(trial.returned is not None or trial.expected is None for trial in trials):
+        return None
+    more = "A value that is computed, or printed, is not yet returned: the last line that runs must hand it back."
+    return Finding("none", (f"{name} returned None. Is there a return?", more))
+
+
+def changed_in_place(name: str, trials: list[Trial]) -> Finding | None:
+    """An argument is no longer what it was before the call."""
+    changed = next((trial.changed for trial in trials if trial.changed), None)
+    if not changed:
+        return None
+    return Finding(
+        "in_place",
+        (
+            f"{name} changes its argument {' and '.join(changed)} in place: whoever called it still needs the old"
+            " values. Which line writes into it?",
+            "Assignments such as x[...] = ..., x += ... and methods that end in an underscore write into the array"
+            " that came in. Make a new array, or work on a copy.",
+        ),
+    )
+
+
+# Type, length, shape, dtype.
+
+
+def _wrong_form(name: str, bad: list[Trial]) -> Finding | None:
+    describe = {"type": _wrong_type, "length": _wrong_length, "shape": _wrong_shape, "dtype": _wrong_dtype}
+    for kind, words in describe.items():
+        for trial in bad:
+            problem = trial.problem
+            if problem and problem.kind == kind:
+                first = f"{_subject(name, problem)} {words(trial, problem)}"
+                return Finding(kind, (first, f"The call was {name}({trial.call})."))
+    return None
+
+
+def _subject(name: str, problem: Problem) -> str:
+    """ "affine", or "Part 2 of what affine" where the answer has parts."""
+    if not problem.path:
+        return name
+    steps = [f"{step + 1}" if isinstance(step, int) else repr(step) for step in problem.path]
+    return f"Part {' of part '.join(reversed(steps))} of the answer: {name}"
+
+
+def _wrong_type(trial: Trial, problem: Problem) -> str:
+    returned, expected = problem.returned, problem.expected
+    came = f"returned {describe_type(returned)}"
+    if is_array(expected) and is_array(returned):
+        return f"{came}, where {describe_type(expected)} is asked for. Keep to the library of the inputs."
+    if is_array(expected) and isinstance(returned, (list, tuple)):
+        return (
+            f"{came}, where {describe_type(expected)} is asked for. Can the loop become one array operation?"
+        )
+    if isinstance(expected, (list, tuple)):
+        return f"{came}, where {len(expected)} values are asked for, as a tuple. Is one missing after return?"
+    wanted = "a number" if is_scalar(expected) else describe_type(expected)
+    return f"{came} ({show(returned)}), where {wanted} is asked for."
+
+
+def _wrong_length(trial: Trial, problem: Problem) -> str:
+    if isinstance(problem.expected, dict):
+        return f"returned the keys {list(problem.returned)}; the keys asked for are {list(problem.expected)}."
+    return f"returned {len(problem.returned)} values, where {len(problem.expected)} are asked for."
+
+
+def _wrong_dtype(trial: Trial, problem: Problem) -> str:
+    came, wanted = dtype_name(problem.returned), dtype_name(problem.expected)
+    given = {dtype_name(a) for a in arrays_in([*trial.args, *trial.kwargs.values()])}
+    if wanted in given:
+        return (
+            f"returned {came} where {wanted} went in. Which array or constant inside is not of the type of the"
+            " input?"
+        )
+    return f"returned entries of type {came}, where {wanted} is asked for."
+
+
+def _wrong_shape(trial: Trial, problem: Problem) -> str:
+    came, wanted = np.shape(as_array(problem.returned)), np.shape(as_array(problem.expected))
+    words = _shape_in_words(came, wanted, trial.points)
+    asked = f"shape {wanted}" if wanted else "a single number"
+    return f"returned shape {came}, where {asked} is asked for. {words}" if came else words
+
+
+def _shape_in_words(came: tuple, wanted: tuple, points: np.ndarray | None) -> str:
+    given = f" for points of shape {points.shape}" if points is not None else ""
+    dims = points.shape[-1] if points is not None else None
+    rules: list[tuple[bool, str]] = [
+        (
+            not came and len(wanted) > 0,
+            f"returned one number{given}, where shape {wanted} is asked for: each point has a value of its own."
+            " Over which axes do you sum?",
+        ),
+        (
+            came == (*wanted, 1),
+            "The last axis was kept with length 1: is it a keepdims, or a slice such as [:, :1]?",
+        ),
+        (
+            len(came) == len(wanted) + 1 and came[:-1] == wanted and came[-1] == dims,
+            "There is one value for each dimension of each point: how do they combine into one for each point?",
+        ),
+        (
+            came == (1, *wanted),
+            "There is an extra axis of length 1 in front: has a point been made into a batch?",
+        ),
+        (
+            len(wanted) > 0 and came == wanted[:-1],
+            "The last axis is gone: it has been summed, averaged or indexed away.",
+        ),
+        (
+            len(wanted) > 0 and came == wanted[1:],
+            "The first axis is gone: have the points been summed together?",
+        ),
+        (len(came) > 1 and came == wanted[::-1], "That is the transpose: which index is the row?"),
+        (
+            math.prod(came) == math.prod(wanted),
+            "The number of entries is right and their arrangement is not: where are axes merged, moved or lost?",
+        ),
+    ]
+    default = f"What does each axis stand for, and where does it come from{given}?"
+    return next((words for holds, words in rules if holds), default)
+
+
+# NaN and infinity.
+
+
+def _not_finite(name: str, trials: list[Trial]) -> Finding | None:
+    bad = [trial for trial in trials if trial.problem and trial.problem.kind == "nan"]
+    if not bad:
+        return None
+    trial, problem = bad[0], bad[0].problem
+    array = as_array(problem.returned)
+    what = "NaN" if np.isnan(array).any() else "infinity"
+    count = int((~np.isfinite(array)).sum())
+    where = f"at {count} of {array.size} entries, " if array.size > 1 else ""
+    first = f"{_subject(name, problem)} returned {what} {where}for {trial.call}."
+    told = _told_apart(trials, lambda t: bool(t.problem) and t.problem.kind == "nan")
+    if told:
+        first += f" It happens {told}."
+    first += (
+        " Which step overflows, divides by zero, or takes the logarithm of something that is not positive?"
+    )
+    said = f"Python warned: {trial.warnings[0]}. " if trial.warnings else ""
+    more = (
+        f"{said}The largest number that went in is {largest([*trial.args, *trial.kwargs.values()]):.3g}; exp"
+        " overflows beyond 709 in float64 and 88 in float32. Is there a form of the formula that never leaves"
+        " the range?"
+    )
+    return Finding("nan", (first, more))
+
+
+# The field's general slips: what came back is a known function of what should have.
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """dims: D, the length of the points' last axis; points: how many points there are."""
+
+    dims: int
+    points: int
+
+
+@dataclass(frozen=True)
+class Slip:
+    kind: str
+    made: Callable[[np.ndarray, Sizes], np.ndarray]
+    messages: tuple[str, ...]
+
+
+SLIPS = (
+    Slip(
+        "sign",
+        lambda e, n: -e,
+        (
+            "The size is right everywhere and the sign is the opposite. In which direction did you go?",
+            "Forward is data to noise, and the log-determinant is that of dz/dx. A minus, or a map taken the other"
+            " way round, turns it over.",
+        ),
+    ),
+    Slip(
+        "log_missing",
+        lambda e, n: np.exp(e),
+        ("What came back is the exponential of what is asked for. Is a logarithm missing at the end?",),
+    ),
+    Slip(
+        "log_missing_and_sign",
+        lambda e, n: np.exp(-e),
+        ("A logarithm is missing, and the direction is the opposite one. Which map did you differentiate?",),
+    ),
+    Slip(
+        "exp_missing",
+        lambda e, n: np.log(e),
+        ("What came back is the logarithm of what is asked for. Is an exp missing, or a log too many?",),
+    ),
+    Slip(
+        "reciprocal",
+        lambda e, n: 1 / e,
+        ("What came back is one over what is asked for. Which of dx/dz and dz/dx did you take?",),
+    ),
+    Slip(
+        "mean_dims",
+        lambda e, n: e / n.dims,
+        (
+            "It is too small by the factor D, the number of dimensions. Did you average where you should add up?",
+        ),
+    ),
+    Slip(
+        "sum_dims",
+        lambda e, n: e * n.dims,
+        ("It is too large by the factor D, the number of dimensions. Is something added up once too often?",),
+    ),
+    Slip(
+        "mean_points",
+        lambda e, n: e / n.points,
+        ("It is too small by the number of points. Where do you divide by it?",),
+    ),
+    Slip(
+        "sum_points",
+        lambda e, n: e * n.points,
+        ("It is too large by the number of points. Did you add up where you should average?",),
+    ),
+    Slip("twice", lambda e, n: 2 * e, ("It is twice what it should be. Is something counted two times?",)),
+    Slip("half", lambda e, n: e / 2, ("It is half of what it should be. Is a factor 2 or 1/2 misplaced?",)),
+    Slip("square", lambda e, n: e * e, ("What came back is the square of what is asked for.",)),
+    Slip(
+        "root",
+        lambda e, n: np.sqrt(e),
+        ("What came back is the square root of what is asked for.",),
+    ),
+    Slip(
+        "abs_too_many",
+        lambda e, n: np.abs(e),
+        ("The sizes are right, and the minus signs are lost. Where do you take an absolute value?",),
+    ),
+    Slip(
+        "complement",
+        lambda e, n: 1 - e,
+        ("What came back is one minus what is asked for. Are the two sides exchanged?",),
+    ),
+    Slip(
+        "transposed",
+        lambda e, n: np.swapaxes(e, -1, -2) if e.ndim > 1 else e,
+        ("That is the transpose. In J[i, j] = dz_i/dx_j, which index is the row?",),
+    ),
+    Slip(
+        "reversed_dims",
+        lambda e, n: np.flip(e, -1) if e.ndim else e,
+        ("The values are right and stand in reverse order along the last axis.",),
+    ),
+    Slip(
+        "summed_points",
+        lambda e, n: np.full_like(e, e.sum()),
+        ("Every entry is the sum over all the points. Each point has a value of its own.",),
+    ),
+    Slip(
+        "negative_abs",
+        lambda e, n: -np.abs(e),
+        ("The sizes are right, and every sign is negative. Where does the sign come from?",),
+    ),
+)
+
+
+def _slip(name: str, trials: list[Trial]) -> Finding | None:
+    """A general slip that explains what came back on every input, those that came out right included."""
+    pairs = _parts(trials)
+    if pairs is None:
+        return None
+    for slip in SLIPS:
+        if all(_explains(slip, *pair) for pair in pairs):
+            return Finding(
+                slip.kind, tuple(f"{name}: {m}" if i == 0 else m for i, m in enumerate(slip.messages))
+            )
+    return _lost_sign(name, pairs) or _constant(name, pairs)
+
+
+def _parts(trials: list[Trial]) -> list[tuple[Trial, np.ndarray, np.ndarray]] | None:
+    """(trial, returned, expected) of the first part that is wrong, for every trial; None where that is no number."""
+    path = next(trial.problem.path for trial in trials if trial.problem)
+    pairs = []
+    for trial in trials:
+        if trial.problem and trial.problem.path != path and trial.problem.kind != "values":
+            return None
+        try:
+            returned, expected = as_array(at(path, trial.returned)), as_array(at(path, trial.expected))
+        except (KeyError, IndexError, TypeError):
+            return None
+        if expected.dtype.kind not in "fciub" or returned.shape != expected.shape:
+            return None
+        if returned.dtype.kind not in "fciub":
+            return None
+        pairs.append((trial, returned, expected.astype(float) if expected.dtype.kind in "iub" else expected))
+    return pairs
+
+
+def _explains(slip: Slip, trial: Trial, returned: np.ndarray, expected: np.ndarray) -> bool:
+    points = trial.points
+    sizes = Sizes(points.shape[-1], math.prod(points.shape[:-1])) if points is not None else Sizes(1, 1)
+    with np.errstate(all="ignore"):
+        made = slip.made(expected, sizes)
+    return made.shape == returned.shape and bool(close(returned, made, trial.within).all())
+
+
+def _lost_sign(name: str, pairs: list) -> Finding | None:
+    """The expected values are never negative, and the student's are, with the same sizes."""
+    same = all(
+        close(np.abs(returned), np.abs(expected), trial.within).all() for trial, returned, expected in pairs
+    )
+    if not same or any(np.iscomplexobj(returned) for _, returned, _ in pairs):
+        return None
+    if all((expected >= 0).all() for _, _, expected in pairs):
+        return Finding(
+            "abs_missing",
+            (
+                f"{name}: the sizes are right, and some values are negative where none can be. Is an absolute value"
+                " forgotten?",
+                "A decreasing map has a negative derivative; the density it makes is still positive.",
+            ),
+        )
+    return Finding(
+        "some_signs", (f"{name}: every size is right, and some signs are wrong. What decides the sign?",)
+    )
+
+
+def _constant(name: str, pairs: list) -> Finding | None:
+    """The same difference, or the same factor, at every entry of every input."""
+    returned = np.concatenate([np.ravel(r) for _, r, _ in pairs])
+    expected = np.concatenate([np.ravel(e) for _, _, e in pairs])
+    rtol, atol = pairs[0][0].within
+    if returned.size < 3 or not (np.isfinite(returned).all() and np.isfinite(expected).all()):
+        return None
+    if np.ptp(np.abs(expected)) <= 1e-3:
+        return None
+    if np.ptp(np.abs(returned)) <= atol:
+        return Finding(
+            "same_number", (f"{name} returned {show(returned[0])} for everything. Does it use its inputs?",)
+        )
+    difference = returned - expected
+    if np.allclose(difference, difference[0], rtol=10 * rtol, atol=10 * atol):
+        known = np.isclose(abs(difference[0]) % (0.5 * math.log(2 * math.pi)), 0, atol=1e-5)
+        hint = " It is the normalizing constant of a Gaussian." if known and np.isrealobj(difference) else ""
+        return Finding(
+            "constant",
+            (
+                f"{name} is off by the same constant everywhere. Which term does not depend on the input?{hint}",
+            ),
+        )
+    with np.errstate(all="ignore"):
+        factor = returned / expected
+    if np.isfinite(factor).all() and np.allclose(factor, factor[0], rtol=10 * rtol, atol=0):
+        return Finding(
+            "factor",
+            (
+                f"{name} is off by the same factor everywhere. Which constant multiplies the whole, or should?",
+            ),
+        )
+    return None
+
+
+# Right here and wrong there.
+
+
+def _some_right(name: str, trials: list[Trial]) -> Finding | None:
+    good = [trial for trial in trials if not trial.problem]
+    bad = [trial for trial in trials if trial.problem]
+    told = _told_apart(trials, lambda trial: bool(trial.problem))
+    if told:
+        first = f"{name} is right for the other inputs, and wrong {told}. What is different there?"
+        return Finding("some_inputs", (first, _came_back(name, bad[0])))
+    entries = _entries_apart(name, bad)
+    if entries:
+        return entries
+    if good:
+        first = f"{name} is right for {len(good)} of {len(trials)} inputs. {_came_back(name, bad[0])}"
+        return Finding("some_inputs", (first, f"It is right for {good[0].call}. What tells the two apart?"))
+    return None
+
+
+def _told_apart(trials: list[Trial], is_bad: Callable[[Trial], bool]) -> str | None:
+    """The words for a property that the bad inputs have and no other input has."""
+    bad = [is_bad(trial) for trial in trials]
+    if all(bad):
+        return None
+    properties = [dict(_properties(trial)) for trial in trials]
+    for words in dict.fromkeys(words for found in properties for words in found):
+        if [found.get(words, False) for found in properties] == bad:
+            return words
+    return None
+
+
+def _properties(trial: Trial) -> Iterator[tuple[str, bool]]:
+    points = trial.points
+    if points is not None:
+        yield f"when the points are {points.dtype}", True
+        yield "for a single point without a batch axis", points.ndim == 1
+        yield "for a batch of points", points.ndim == 2
+        yield "when the points have more than one leading axis", points.ndim > 2
+        yield "in one dimension (D = 1)", points.shape[-1] == 1
+        yield "in more than one dimension", points.shape[-1] > 1
+        yield "for a batch of one", points.ndim > 1 and math.prod(points.shape[:-1]) == 1
+        yield "for more than one point", math.prod(points.shape[:-1]) > 1
+        yield "when the points have negative entries", bool(np.isrealobj(points) and (points < 0).any())
+    for name, value in scalars_in(trial.names, trial.args, trial.kwargs).items():
+        yield f"when {name} is negative", value < 0
+        yield f"when {name} is zero", value == 0
+        yield f"when {name} is positive", value > 0
+    yield "when the inputs are large", largest([*trial.args, *trial.kwargs.values()]) > 20
+
+
+def _entries_apart(name: str, bad: list[Trial]) -> Finding | None:
+    """A pattern in the entries that are wrong, in every input that has a wrong one."""
+    pairs = _parts(bad)
+    if pairs is None or any(returned.ndim == 0 for _, returned, _ in pairs):
+        return None
+    rights = [close(returned, expected, trial.within) for trial, returned, expected in pairs]
+    if not any(right.any() for right in rights):
+        return None
+    for words, pattern in _PATTERNS.items():
+        expected_right = [pattern(trial, right) for (trial, _, _), right in zip(pairs, rights, strict=True)]
+        if all(
+            p is not None and np.array_equal(p, right)
+            for p, right in zip(expected_right, rights, strict=True)
+        ):
+            return Finding("some_entries", (f"{name} is right {words}.", _came_back(name, bad[0])))
+    right, array = rights[0], pairs[0][1]
+    index = tuple(int(i) for i in np.argwhere(~right)[0])
+    first = (
+        f"{name} is right at {int(right.sum())} of {right.size} entries. The first that is not is"
+        f" [{', '.join(map(str, index))}], where {show(array[index])} came back, for {bad[0].call}."
+    )
+    return Finding("some_entries", (first,))
+
+
+def _only(index: tuple, shape: tuple) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[index] = True
+    return mask
+
+
+_PATTERNS: dict[str, Callable[[Trial, np.ndarray], np.ndarray | None]] = {
+    "for the first point only. Is the rest computed from it": lambda t, r: (
+        _only((0,), r.shape) if len(r) > 1 else None
+    ),
+    "for the last point only: does a loop overwrite, or return too early": lambda t, r: (
+        _only((-1,), r.shape) if len(r) > 1 else None
+    ),
+    "for all points but the first": lambda t, r: ~_only((0,), r.shape) if len(r) > 1 else None,
+    "for all points but the last: does a loop stop too early": lambda t, r: (
+        ~_only((-1,), r.shape) if len(r) > 1 else None
+    ),
+    "where the input is positive, and wrong where it is negative": lambda t, r: (
+        t.points >= 0 if t.points is not None and t.points.shape == r.shape else None
+    ),
+    "where the input is negative, and wrong where it is positive": lambda t, r: (
+        t.points < 0 if t.points is not None and t.points.shape == r.shape else None
+    ),
+    "on the diagonal, and wrong beside it": lambda t, r: (
+        np.eye(*r.shape, dtype=bool) if r.ndim == 2 and min(r.shape) > 1 else None
+    ),
+    "beside the diagonal, and wrong on it": lambda t, r: (
+        ~np.eye(*r.shape, dtype=bool) if r.ndim == 2 and min(r.shape) > 1 else None
+    ),
+}
+
+
+def _came_back(name: str, trial: Trial) -> str:
+    return (
+        f"For {trial.call} it returned {show(trial.returned)}."
+        if trial.call
+        else (f"It returned {show(trial.returned)}.")
+    )
+
+
+def _plain(name: str, trial: Trial) -> Finding:
+    problem = trial.problem
+    part = (
+        f" (part {problem.path[0] + 1 if isinstance(problem.path[0], int) else problem.path[0]!r} is wrong)"
+        if (problem.path)
+        else ""
+    )
+    return Finding(
+        "plain",
+        (
+            f"{name} does not yet return what is asked for{part}. {_came_back(name, trial)} What should it be, by"
+            " hand?",
+            "Take the smallest input that you can work out on paper, and print each step beside it.",
+            "The hints below the exercise are titled by symptom: which of them fits?",
+        ),
+    )
