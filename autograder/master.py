@@ -13,6 +13,8 @@ WRITTEN_STUB = "YOUR ANSWER HERE"
 SOLUTION = ("### BEGIN SOLUTION", "### END SOLUTION")
 SCHEME = ("=== BEGIN MARK SCHEME ===", "=== END MARK SCHEME ===")
 
+LONGEST_NAME = 48  # with a suffix it must fit a notebook's cell id: 64 characters
+
 # What a header may hold, by the key that says what kind of cell it is; {} are prose and code.
 HEADERS = {
     "exercise": {"title": str, "difficulty": int, "importance": int, "minutes": int},
@@ -106,7 +108,7 @@ class Master:
 def read_master(course: Course, lesson: Lesson) -> Master:
     """Reads and checks the master of `lesson`. Raises CourseError: file, cell, what to change."""
     path = course.master(lesson)
-    cells = tuple(_with_grade_ids(_read_cells(path)))
+    cells = tuple(_with_grade_ids(read_cells(path)))
     return Master(lesson, path, cells, tuple(_exercises(path, cells)))
 
 
@@ -158,7 +160,8 @@ def where(path: Path, cell: Cell) -> str:
     return f"{path.name}, cell {cell.place} (line {cell.line})"
 
 
-def _read_cells(path: Path) -> Iterator[Cell]:
+def read_cells(path: Path) -> Iterator[Cell]:
+    """The cells of a py:percent file, without grade_ids. Raises CourseError."""
     import jupytext  # a second to import: only when a master is read
 
     try:
@@ -208,6 +211,8 @@ def _plain_kind(raw, tags: tuple[str, ...]) -> str:
 def _check_header(path: Path, cell: Cell, kind: str, name, metadata: dict, markdown: bool) -> None:
     if not isinstance(name, str) or not name.isidentifier():
         raise _fault(path, cell, f"{kind}={name!r} must be a Python name in quotes")
+    if len(name) > LONGEST_NAME:
+        raise _fault(path, cell, f"{name!r} is longer than {LONGEST_NAME} characters")
     wanted = HEADERS[kind]
     for key in metadata.keys() - wanted.keys():
         raise _fault(path, cell, f"the header has {key!r}, which means nothing here: take it out")

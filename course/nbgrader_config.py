@@ -1,0 +1,15 @@
+"""nbgrader and formgrader, when started in this folder; autograder uses the same folders and gradebook."""
+
+from pathlib import Path
+
+c = get_config()  # noqa: F821 (nbgrader defines it when it reads this file)
+
+c.CourseDirectory.root = str(Path(__file__).resolve().parent)
+c.CourseDirectory.course_id = "normalizing_flows"
+
+# Masters live elsewhere. A Python file beside a notebook is never part of a release: it may hold solutions.
+c.CourseDirectory.ignore = [".ipynb_checkpoints", "__pycache__", "*.pyc", "*.py"]
+
+# Cells that only show (figures, interactives) earn no points: grading skips them, as autograder does.
+c.ExecutePreprocessor.skip_cells_with_tag = "show"
+c.ExecutePreprocessor.timeout = 120

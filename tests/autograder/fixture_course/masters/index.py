@@ -1,0 +1,7 @@
+# %% [markdown]
+# # A small course
+#
+# <!-- lessons -->
+
+# %%
+print("Ready.")
