@@ -75,30 +75,30 @@ def sin_log_density(x):
     x = as_real(x)
     outside = np.abs(x) > 1
     with np.errstate(divide="ignore"):
-        log_p = ARCSIN_BRANCHES[0].log_abs_derivative(np.where(outside, 0.0, x).astype(x.dtype)) - math.log(
-            math.pi
-        )
-    return np.where(outside, -math.inf, log_p).astype(x.dtype)[()]
+        log_derivative = ARCSIN_BRANCHES[0].log_abs_derivative(np.where(outside, 0.0, x))
+    return np.where(outside, -math.inf, log_derivative - math.log(math.pi)).astype(x.dtype)[()]
 
 
 def tabulated_cdf(density: Callable, grid) -> Map1D:
     """The distribution function of any density on an increasing grid, as a piecewise linear map to (0, 1).
 
     Within a cell the density is the mean of its ends (the trapezoid rule), divided by the sum: it integrates
-    to one even if `density` does not. ValueError if the density is negative, infinite, or zero in a cell.
+    to one even if `density` does not. Where it is zero, F is flat and has no inverse, and no draw falls.
+    ValueError if the density is negative or not finite on the grid, or zero on all of it.
     """
-    grid = as_real(grid, "grid")
-    height = density(grid)
-    mass = 0.5 * (height[1:] + height[:-1]) * np.diff(grid)
-    if grid.ndim != 1 or not (np.diff(grid) > 0).all():
-        raise ValueError("grid must be one-dimensional and increasing")
-    if not (np.isfinite(mass).all() and (height >= 0).all() and (mass > 0).all()):
-        raise ValueError("density must be finite and not negative on the grid, with some mass in every cell")
-    cdf = np.concatenate([[0.0], np.cumsum(mass) / mass.sum()])
-    log_slope = np.log(mass / mass.sum() / np.diff(grid))
+    grid = as_real(grid, "grid").astype(np.float64)
+    if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) > 0).all():
+        raise ValueError("grid must be one-dimensional and increasing, with two points or more")
+    height = np.broadcast_to(density(grid), grid.shape)
+    mass = np.concatenate([[0.0], np.cumsum(0.5 * (height[1:] + height[:-1]) * np.diff(grid))])
+    if (height < 0).any() or not 0 < mass[-1] < math.inf:
+        raise ValueError("density must be finite and not negative on the grid, and not zero on all of it")
+    cdf = mass / mass[-1]
+    with np.errstate(divide="ignore"):
+        log_slope = np.log(0.5 * (height[1:] + height[:-1]) / mass[-1])
 
     def log_abs_derivative(x):
-        cell = np.clip(np.searchsorted(grid, x, side="right") - 1, 0, len(mass) - 1)
+        cell = np.clip(np.searchsorted(grid, x, side="right") - 1, 0, len(log_slope) - 1)
         return log_slope[cell].astype(as_real(x).dtype)
 
     return Map1D(
@@ -124,6 +124,10 @@ def log_density_linear(x, A, b, base_log_density: Callable = standard_normal_log
     A: (D, D), or (..., D, D) with one matrix for each point; singular ones raise a ValueError. Cost O(D^3).
     """
     x, A = as_real(x), as_real(A, "A")
+    if x.ndim == 0 or A.shape[-2:] != (x.shape[-1], x.shape[-1]):
+        raise ValueError(
+            f"A must have the shape (..., D, D) for x (..., D); they have {A.shape} and {x.shape}"
+        )
     sign, log_abs_det = np.linalg.slogdet(A)
     if np.any(sign == 0):
         raise ValueError("A is singular: the map collapses space, and x has no density under it")
@@ -154,6 +158,11 @@ def numerical_jacobian(f: Callable, x) -> np.ndarray:
 def log_abs_det_numerical(f: Callable, x):
     """log abs det of the numerical Jacobian: (..., D) -> (...). Any f, at 2 D calls and O(D^3)."""
     return np.linalg.slogdet(numerical_jacobian(f, x))[1]
+
+
+def log_density_numerical(f: Callable, base_log_density: Callable, x):
+    """log p_X(x) of any f in D dimensions, with independent base dimensions, by brute force: (...)."""
+    return base_log_density(f(as_real(x))).sum(-1) + log_abs_det_numerical(f, x)
 
 
 def log_abs_derivative_numerical(f: Callable, x):
@@ -191,11 +200,11 @@ def fit_affine(x) -> tuple[float, float]:
     """The slope and shift of greatest likelihood: 1/std and -mean/std, which whiten x. The mirror image, both
     negated, is as likely.
 
-    ValueError if x is empty or constant: the likelihood then grows without bound as the slope does.
+    ValueError if x is empty, not finite, or constant: the likelihood then grows with the slope forever.
     """
-    x = as_real(x)
-    if x.size == 0 or not np.ptp(x) > 0:
+    x = as_real(x).astype(np.float64)
+    if x.size == 0 or not np.isfinite(x).all() or not x.std() > 0:
         raise ValueError(
-            "x must hold at least two different numbers: the likelihood has no maximum otherwise"
+            "x must hold finite numbers, not all the same: the likelihood has no maximum otherwise"
         )
     return float(1 / x.std()), float(-x.mean() / x.std())

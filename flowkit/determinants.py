@@ -54,8 +54,8 @@ def laplace(a, memo: bool = False) -> Expansion:
     """det A = sum over j of (-1)^(i+j) A[i, j] M[i, j], along the first row, and so on within each minor M.
 
     Zero entries are skipped (in a batch, those that are zero in all its matrices): sparsity makes Laplace
-    cheap, O(n) where A is triangular. A full A takes O(n!) multiplications. Minors of the last rows are
-    named by their columns alone; with memo each is worked out once: O(2^n n), and memory O(2^n).
+    cheap, n - 1 multiplications where A is lower triangular. A full A takes O(n!). The minors of the last
+    rows are named by their columns alone; with memo each is worked out once: O(2^n n), and memory O(2^n).
 
     >>> laplace([[1.0, 2.0], [3.0, 4.0]])
     Expansion(det=np.float64(-2.0), multiplications=2)

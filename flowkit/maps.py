@@ -141,7 +141,7 @@ def _cube_log_derivative(x):
 
 
 def _solve_cubic(z):
-    """The real root of x + x^3 = z: x = 2/sqrt(3) sinh t makes it sinh 3t = 3 sqrt(3)/2 z. Nothing cancels."""
+    """The real root of x + x^3 = z: x = 2/sqrt(3) sinh t makes it sinh 3t = 3 sqrt(3)/2 z. No cancelling."""
     return 2 / math.sqrt(3) * np.sinh(np.arcsinh(1.5 * math.sqrt(3) * z) / 3)
 
 
