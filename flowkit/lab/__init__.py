@@ -1,0 +1,1 @@
+"""What stands around the maths: figures, interactives, target densities and training."""
