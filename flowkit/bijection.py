@@ -82,6 +82,4 @@ class Inverse(Bijection):
 def check_width(x: Tensor, dim: int, name: str) -> None:
     """Raises a ValueError, with the name of the layer, unless x is a batch of points of dimension dim."""
     if x.ndim == 0 or x.shape[-1] != dim:
-        raise ValueError(
-            f"{name} is made for {dim} dimensions, but x has shape {tuple(x.shape)}; want (..., {dim})"
-        )
+        raise ValueError(f"{name} takes points of shape (..., {dim}), got {tuple(x.shape)}")

@@ -139,7 +139,7 @@ class Coupling(Bijection):
     def _params(self, x_a, context):
         """theta(x_A, context), one row of parameters for each dimension that moves: (..., D_B, size)."""
         if self.context_dim:
-            if context is None or context.shape[-1] != self.context_dim:
+            if context is None or context.shape[-1:] != (self.context_dim,):
                 got = "none" if context is None else f"one of shape {tuple(context.shape)}"
                 raise ValueError(
                     f"this Coupling needs a context of shape (..., {self.context_dim}), got {got}"
@@ -162,6 +162,8 @@ def checked_mask(mask: Tensor | Sequence[bool]) -> Tensor:
         raise ValueError(
             f"a mask has shape (D,), one entry for each dimension; got shape {tuple(mask.shape)}"
         )
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError(f"a mask holds only 0 and 1 (False and True); got {mask.tolist()}")
     mask = mask.bool()
     if mask.all() or not mask.any():
         which = "all of its" if mask.all() else "none of its"

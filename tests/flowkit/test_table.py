@@ -1,0 +1,61 @@
+"""Laws that hold for every bijection of the table."""
+
+import importlib
+import inspect
+import io
+
+import pytest
+import torch
+from table import BIJECTIONS, CASES, drawn, points
+
+import flowkit
+from flowkit import Bijection
+
+
+def brute_force(f, x, context):
+    """log abs det of the autograd Jacobian at each point: (N, D) -> (N,)."""
+    jacobian = torch.autograd.functional.jacobian(lambda x: f(x, context)[0].sum(0), x)  # (D, N, D)
+    return torch.linalg.slogdet(jacobian.movedim(1, 0)).logabsdet
+
+
+@pytest.mark.parametrize(("name", "dim"), CASES)
+def test_closed_form_log_dets_are_those_of_the_autograd_jacobian(name, dim):
+    f = drawn(name, dim)
+    x, context = points(name, dim, 5)
+    z, log_det = f.forward(x, context)
+    _, log_det_back = f.inverse(z, context)
+    torch.testing.assert_close(log_det, brute_force(f.forward, x, context), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(log_det_back, brute_force(f.inverse, z, context), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "dim"), CASES)
+def test_saved_and_loaded_it_is_the_same_map(name, dim):
+    f, g = drawn(name, dim), drawn(name, dim, seed=1)
+    x, context = points(name, dim, 3)
+    saved = io.BytesIO()
+    torch.save(f.state_dict(), saved)
+    saved.seek(0)
+    g.load_state_dict(torch.load(saved, weights_only=True))
+    torch.testing.assert_close(g.forward(x, context), f.forward(x, context), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", BIJECTIONS)
+def test_an_empty_batch_is_a_batch(name):
+    dim = BIJECTIONS[name].dims[-1]
+    f = drawn(name, dim)
+    x, context = points(name, dim, 0)
+    for z, log_det in (f.forward(x, context), f.inverse(x, context)):
+        assert z.shape == (0, dim)
+        assert log_det.shape == (0,)
+
+
+def test_the_table_holds_every_bijection_class():
+    modules = [importlib.import_module(f"flowkit.{name}") for name in flowkit._MODULES]
+    classes = {
+        thing
+        for module in modules
+        for _, thing in inspect.getmembers(module, inspect.isclass)
+        if issubclass(thing, Bijection) and thing is not Bijection
+    }
+    built = {type(part) for row in BIJECTIONS.values() for part in row.make(row.dims[-1]).modules()}
+    assert classes <= built, f"no row of the table builds {classes - built}"
