@@ -290,7 +290,9 @@ def _exercises(path: Path, cells: tuple[Cell, ...]) -> Iterator[Exercise]:
                 raise _fault(path, cell, f"a second exercise is called {cell.name!r}: rename one")
             known.add(cell.name)
         elif cell.name and cell.name not in known:
-            raise _fault(path, cell, f'no cell with exercise="{cell.name}" stands before this one')
+            raise _fault(
+                path, cell, f'write its statement first, a cell with exercise="{cell.name}" title=...'
+            )
     for number, statement in enumerate(statements, 1):
         yield _exercise(path, number, statement, [cell for cell in cells if cell.name == statement.name])
 
