@@ -1,12 +1,14 @@
-"""What a test cell calls. Each call ends in one of four outcomes: not attempted, error in your code, not right yet, right.
+"""What a test cell calls. Its outcomes: not attempted, error in your code, not right yet, right.
 
     from autograder import check
     check.values("coupling.affine_log_det", cases, reference=brute_force)
 
-The student's object is looked up by name among the caller's globals, and is only ever called. Right is displayed;
-the others raise an AssertionError whose text is the message and whose traceback, in a notebook, is nothing else.
+The student's object is looked up by name among the caller's globals, and is only ever called. Right is
+displayed; the others raise an AssertionError whose text is the message. In a notebook its traceback is the
+message too: no line of the test is shown.
 """
 
+import contextlib
 import hashlib
 import inspect
 import linecache
@@ -18,17 +20,17 @@ import types
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
 from html import escape
 from typing import Any
 
 import numpy as np
 
 from autograder import answers, diagnosis
-from autograder.compare import compare, copied, describe_type, same_arrays, show_call, tolerance
+from autograder.compare import compare, copied, describe_type, same_arrays, tolerance
 from autograder.diagnosis import Finding, Trial
 
 SEED = "AUTOGRADER_SEED"  # set while grading, a value for each student
+HIDDEN = diagnosis.HIDDEN  # not empty while a hidden test runs: messages then show no inputs
 
 _passed: dict[str, Any] = {}
 _failures: Counter[tuple[str, str]] = Counter()
@@ -72,8 +74,8 @@ class NotRight(Outcome):
 class StudentError(Exception):
     """An exception that was raised in the student's code where this process cannot see it.
 
-    kind: the name of the exception's type; line, text: the student's own line. Whoever stands in for the student's
-    function raises it, and the outcome is told as if the exception had been raised here.
+    kind: the name of the exception's type; line, text: the student's own line. Whatever stands in for the
+    student's function raises it, and the outcome is told as if the exception had been raised here.
     """
 
     def __init__(self, kind: str, message: str, line: int | None = None, text: str = ""):
@@ -97,7 +99,7 @@ def values(
     """On each case the student's function returns what the reference returns: values, shape, dtype.
 
     cases      tuples of arguments, or dicts of keyword arguments; everybody gets copies of their own
-    reference  a function of the same arguments. Tuples, lists and dicts that it returns are compared part by part
+    reference  a function of the same arguments; tuples, lists and dicts are compared part by part
     rtol, atol 1e-6 and 1e-8 unless given; 1e-4 and 1e-5 where float32 takes part, 2e-2 for 16 bits
     use        use(student_object, *args) where the answer is a class, or is used otherwise than by one call
     hidden     False where the exercise has no hidden tests, for what is said on success
@@ -111,6 +113,7 @@ def values(
             if error is not None:
                 _raise_if_wrong(exercise, trials[:number], use, rewind)
                 _fail(exercise, *_outcome_of_error(exercise, error, answer, trial))
+            trial.returned = copied(trial.returned)  # the student may hand out one buffer again and again
             rewind()
             trial.expected = _quietly(reference, *copied(trial.args), **copied(trial.kwargs))
             inputs = [*trial.args, *trial.kwargs.values(), trial.returned, trial.expected]
@@ -129,7 +132,7 @@ def that(
 ) -> None:
     """On each case, judge(returned, *args) finds what the student's function returned to be right.
 
-    judge: None when it is right, and otherwise a sentence for the student. cases, use and hidden as in `values`.
+    judge: None when it is right, else a sentence for the student. cases, use and hidden as in `values`.
     """
     answer = _find(exercise, sys._getframe(1).f_globals)
     trials = [_trial(case, judge, skip=1) for case in cases]
@@ -147,8 +150,31 @@ def that(
     _succeed(exercise, answer.found, len(trials), hidden)
 
 
+def bijection(
+    exercise: str, make: Callable, dim: int | tuple[int, ...], *, hidden: bool = True, **options: Any
+) -> None:
+    """The student's bijection, make(student_object), keeps every law of `flowkit.check_bijection`.
+
+    dim and options are those of `check_bijection`; hidden as in `values`. The broken law is told in words.
+    """
+    from flowkit.laws import LAWS, LawBroken, check_bijection
+
+    answer = _find(exercise, sys._getframe(1).f_globals)
+    try:
+        with _same_draws():
+            _quietly(check_bijection, make(answer.found), dim, **options)
+    except LawBroken as broken:
+        if broken.__cause__ is not None:
+            _fail(exercise, *_outcome_of_error(exercise, broken.__cause__, answer, Trial([], (), {})))
+        finding = _named_bijection(exercise, answer.found, make, dim, options.get("context"))
+        _fail(exercise, NotRight, finding or _broken_law(broken))
+    except (Exception, SystemExit) as error:
+        _fail(exercise, *_outcome_of_error(exercise, error, answer, Trial([], (), {})))
+    _succeed(exercise, answer.found, len(LAWS), hidden)
+
+
 def rng(exercise: str) -> np.random.Generator:
-    """A generator for hidden inputs: another for each student and exercise while grading, the same elsewhere."""
+    """A generator for hidden inputs: while grading, one for each student and exercise; elsewhere the same."""
     text = f"{os.environ.get(SEED, '0')}\n{exercise}"
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))
 
@@ -184,20 +210,21 @@ def _find(exercise: str, namespace: dict) -> _Answer:
             exercise, NotAttempted, Finding("empty", (f"{name} is still empty: its body is yours to write.",))
         )
     if not callable(found):
-        message = f"{name} is {describe_type(found)}, and should be a function. Is the name used for something else?"
+        message = f"{name} is {describe_type(found)} and should be a function. Is the name used twice?"
         _fail(exercise, NotRight, Finding("not_callable", (message,)))
     return _Answer(exercise, found, namespace, sys._getframe(2).f_code.co_filename)
 
 
 def _missing(name: str) -> str:
     return (
-        f"There is no {name} yet. Run the cell above first; if it ended in an error, or if you renamed {name}, mend"
-        " that first."
+        f"There is no {name} yet. Run the cell above first; if it ended in an error, or if you renamed"
+        f" {name},"
+        " mend that."
     )
 
 
 def _has_no_body(found: Any) -> bool:
-    """Whether a plain function does nothing at all: `...`, `pass`, or a docstring. Anything else is opaque."""
+    """Whether a plain function does nothing at all: `...`, `pass`, or a docstring. All else is opaque."""
     if not isinstance(found, types.FunctionType):
         return False
     import dis
@@ -229,7 +256,10 @@ def _parameters(function: Callable) -> list[str]:
 
 
 def _run(answer: _Answer, trial: Trial, use: Callable | None, rewind: Callable) -> BaseException | None:
-    """Calls the student's object on copies of the inputs, and notes what it does to them. Returns what it raises."""
+    """Calls the student's object on copies of the inputs, and notes what becomes of them.
+
+    Returns what it raises. Warnings are kept for the message: on stderr they would cost points in nbgrader.
+    """
     args, kwargs = copied(trial.args), copied(trial.kwargs)
     rewind()
     with warnings.catch_warnings(record=True) as caught:
@@ -240,7 +270,6 @@ def _run(answer: _Answer, trial: Trial, use: Callable | None, rewind: Callable) 
             return error
     trial.warnings = [f"{w.category.__name__}: {w.message}" for w in caught]
     trial.changed = _changed(trial, args, kwargs)
-    trial.returned = copied(trial.returned) if not trial.changed else trial.returned
     return None
 
 
@@ -261,14 +290,14 @@ def _quietly(function: Callable, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _same_draws():
     """Gives a function that puts the global random states back to where they were, and does so at the end.
 
     The student, the reference and the wrong answers then draw the same numbers.
     """
     torch = sys.modules.get("torch")
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002: students may use it
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     tensors = torch.get_rng_state() if torch else None
 
     def rewind():
@@ -293,16 +322,62 @@ def _raise_if_wrong(exercise: str, trials: list[Trial], use: Callable | None, re
 
 
 def _named(exercise: str, trials: list[Trial], use: Callable | None, rewind: Callable) -> Finding | None:
-    """The first wrong answer of the bank that returns what the student's function returned, on every input."""
-    topic, _, name = exercise.rpartition(".")
-    try:
-        wrong = answers.bank(topic).wrong(name) if topic else []
-    except ImportError:  # the bank of a lesson needs a library that is not here: then it cannot be asked
-        return None
-    for answer in wrong:
+    """The first wrong answer of the bank that returns what the student's function did, on every input."""
+    for answer in _wrong_answers(exercise):
         if all(_recognised(answer, trial, use, rewind) for trial in trials):
             return Finding(f"named:{answer.name}", answer.messages)
     return None
+
+
+def _wrong_answers(exercise: str) -> list[answers.Answer]:
+    topic, _, name = exercise.rpartition(".")
+    try:
+        return answers.bank(topic).wrong(name) if topic else []
+    except ImportError:  # the bank needs a library that is not here: then it cannot be asked
+        return []
+
+
+def _broken_law(broken: Exception) -> Finding:
+    more = "Call forward and inverse on two or three points of your own, and look at shapes and values."
+    return Finding(f"law:{broken.law}", (f"The law '{broken.law}' is broken, {broken.message}", more))
+
+
+def _named_bijection(exercise: str, found: Any, make: Callable, dim: Any, context: Any) -> Finding | None:
+    """The first wrong answer of the bank that maps points as the student's bijection does, both ways."""
+    with _same_draws() as rewind:
+        returned = _probed(found, make, dim, context, rewind)
+        for answer in _wrong_answers(exercise):
+            try:
+                if answer.when is not None:
+                    same = _quietly(answer.when, make(found))
+                else:
+                    probed = _probed(answer.answer, make, dim, context, rewind)
+                    same = compare(returned, probed, tolerance(probed)) is None
+            except Exception:  # then it is another mistake
+                continue
+            if same:
+                return Finding(f"named:{answer.name}", answer.messages)
+    return None
+
+
+def _probed(found: Any, make: Callable, dim: Any, context: Any, rewind: Callable) -> dict:
+    """What a bijection makes of five points, forward and inverse, away from its initialization."""
+    import torch
+
+    rewind()
+    f = make(found)
+    rewind()
+    shape = (dim,) if isinstance(dim, int) else tuple(dim)
+    given = {"context": torch.randn(5, context)} if isinstance(context, int) else {}
+    with torch.no_grad():
+        for parameter in f.parameters() if isinstance(f, torch.nn.Module) else ():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+        points = torch.rand(5, *shape)
+        results = {}
+        for way in ("forward", "inverse"):
+            with contextlib.suppress(Exception):  # a way that raises has no results to compare
+                results[way] = _quietly(getattr(f, way), points.clone(), **given)
+    return results
 
 
 def _recognised(answer: answers.Answer, trial: Trial, use: Callable | None, rewind: Callable) -> bool:
@@ -312,7 +387,8 @@ def _recognised(answer: answers.Answer, trial: Trial, use: Callable | None, rewi
             return bool(_quietly(answer.when, copied(trial.returned), *args, **kwargs))
         rewind()
         returned = _quietly(_call, answer.answer, use, args, kwargs)
-        return compare(trial.returned, returned, trial.within) is None
+        changes = bool(_changed(trial, args, kwargs))
+        return changes == bool(trial.changed) and compare(trial.returned, returned, trial.within) is None
     except Exception:  # a wrong answer may well fail where the student's does not: then it is another mistake
         return False
 
@@ -324,9 +400,7 @@ def _finding_of_judge(
     for trial in trials:
         trial.within = tolerance(*trial.args, *trial.kwargs.values(), trial.returned)
     if trials[-1].returned is None:
-        return diagnosis.Finding(
-            "none", diagnosis.nothing_returned(name, [Trial([], (), {}, None, 0)]).messages
-        )
+        return diagnosis.nothing_returned(name)
     found = _named(exercise, trials, use, rewind) or diagnosis.changed_in_place(name, trials)
     call = trials[-1].call
     return found or Finding("judged", (sentence, f"The call was {name}({call})." if call else _LOOK_AGAIN))
@@ -343,11 +417,9 @@ def _judged(judge: Callable, trial: Trial, answer: _Answer) -> tuple[str | None,
     except (Exception, SystemExit) as error:
         if isinstance(error, (StudentError, NotImplementedError)) or _own_line(error, answer) is not None:
             return None, error
-        if trial.returned is None:
-            return "", None
         return (
-            f"{_name(answer.exercise)} returned {describe_type(trial.returned)}, which is not of the kind asked for"
-            f" ({type(error).__name__}: {error}).",
+            f"{_name(answer.exercise)} returned {describe_type(trial.returned)}, which is not of the kind"
+            f" asked for ({type(error).__name__}: {error}).",
             None,
         )
 
@@ -372,7 +444,7 @@ def _outcome_of_error(
         )
     if kind == "RecursionError":
         lines[0] = (
-            f"{name} calls itself without end. Which input should stop it, and does each call come closer to it?"
+            f"{name} calls itself without end. Which input stops it, and does each call come closer to it?"
         )
     if kind == "SystemExit":
         lines[0] = f"{name} calls exit(): a function ends with return."
@@ -383,20 +455,27 @@ def _outcome_of_error(
 
 def _more_about(kind: str) -> str:
     return {
-        "NameError": "Every name that a function uses is an argument, is made inside it, or is imported above it.",
-        "ValueError": "Print the shapes just before that line: which two do not fit, and which axis do you mean?",
+        "NameError": "Every name that a function uses is an argument, is made inside it, or is imported"
+        " above it.",
+        "ValueError": "Print the shapes just before that line: which two do not fit, and which axis do you"
+        " mean?",
         "RuntimeError": "Print the shapes and dtypes just before that line: which two do not fit?",
-        "IndexError": "Print the shape of what is indexed: how many axes has it for a single point, and for a batch?",
+        "IndexError": "Print the shape of what is indexed: how many axes has it for one point, for a batch?",
         "TypeError": "Print the types just before that line: which one is not what you think?",
     }.get(kind, "Copy the input into a cell of your own, call your function on it, and look at each step.")
 
 
 def _own_line(error: BaseException, answer: _Answer) -> tuple[int, str] | None:
-    """Number and text of the last line of the notebook, outside of the test cell, that the error went through."""
+    """Number and text of the notebook's last line, outside of the test cell, that the error went through.
+
+    Outside of a notebook, the student's function and the test may stand in one file.
+    """
+    code = getattr(answer.found, "__code__", None)
+    one_file = code is not None and code.co_filename == answer.test_file
     own = [
         (frame.f_code.co_filename, line)
         for frame, line in traceback.walk_tb(error.__traceback__)
-        if frame.f_globals is answer.namespace and frame.f_code.co_filename != answer.test_file
+        if frame.f_globals is answer.namespace and (one_file or frame.f_code.co_filename != answer.test_file)
     ]
     if not own:
         return None
@@ -414,14 +493,11 @@ def _fail(exercise: str, outcome: type[Outcome], finding: Finding) -> None:
 
 def _succeed(exercise: str, found: Any, count: int, hidden: bool) -> None:
     _passed[exercise] = found
-    checks = f"{count} check" if count == 1 else f"{count} checks"
-    if SEED in os.environ:
-        text = f"{_name(exercise)} passes {checks}."
-    else:
-        text = f"{_name(exercise)} passes its {checks.replace('check', 'public check')}."
-        text = text.replace("1 public check", "public check")
-        text += " Hidden checks run when your work is graded." if hidden else ""
-    _display("✓ Right:", text)
+    kind = "hidden" if os.environ.get(HIDDEN) else "public"
+    checks = f"its {kind} check" if count == 1 else f"its {count} {kind} checks"
+    while_grading = SEED in os.environ or kind == "hidden"
+    remain = " Hidden checks run when your work is graded." if hidden and not while_grading else ""
+    _display("✓ Right:", f"{_name(exercise)} passes {checks}.{remain}")
 
 
 def _display(word: str, text: str) -> None:

@@ -19,7 +19,7 @@ TOLERANCES = {64: (1e-6, 1e-8), 32: (1e-4, 1e-5), 16: (2e-2, 2e-2)}
 
 @dataclass(frozen=True)
 class Problem:
-    """What is not as it should be, in which part of an answer. kind: type, length, shape, dtype, nan or values."""
+    """What is wrong, in which part of an answer. kind: type, length, shape, dtype, nan or values."""
 
     kind: str
     path: Path
@@ -101,8 +101,8 @@ def tolerance(*values: Any, rtol: float | None = None, atol: float | None = None
 def compare(returned: Any, expected: Any, within: tuple[float, float], path: Path = ()) -> Problem | None:
     """The first problem of what was returned, or None. Tuples, lists and dicts are compared part by part.
 
-    A Python number, a NumPy scalar and an array without dimensions are the same thing. A list does for a tuple.
-    within: (rtol, atol). NaN equals NaN.
+    A Python number, a NumPy scalar and an array without dimensions are the same thing. A list does for a
+    tuple. within: (rtol, atol). NaN equals NaN.
     """
     problem = Problem("values", path, returned, expected)
     if isinstance(expected, dict):
@@ -220,7 +220,8 @@ def _show_array(value: Any, most: int) -> str:
     array = as_array(value)
     facts = f"shape {tuple(array.shape)}, {dtype_name(value)}"
     if array.size <= most:
-        text = np.array2string(array, precision=4, separator=", ", max_line_width=10_000, threshold=most)
+        digits = {"float_kind": "{:.4g}".format, "int_kind": str}
+        text = np.array2string(array, separator=", ", max_line_width=10_000, formatter=digits)
         return f"{' '.join(text.split())} ({facts})"
     finite = array[_finite(array)] if array.dtype.kind in "fiu" else np.array([])
     span = f", from {finite.min():.4g} to {finite.max():.4g}" if finite.size else ""

@@ -1,11 +1,12 @@
 """Why an answer is wrong: from what a student's function returned, the likeliest slip, in words.
 
-The order: nothing came back; a named wrong answer of the bank returns the same; an argument was changed in place; type,
-shape, dtype; NaN and infinity; the field's general slips; what tells the right inputs from the wrong ones.
+The order: nothing came back; a named wrong answer of the bank returns the same; an argument was changed in
+place; type, shape, dtype; NaN and infinity; the field's general slips; what tells right inputs from wrong.
 No message shows the expected numbers.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,8 @@ from autograder.compare import (
     show_call,
 )
 
+HIDDEN = "AUTOGRADER_HIDDEN"  # the environment variable that says that a hidden test runs
+
 
 @dataclass
 class Trial:
@@ -49,6 +52,8 @@ class Trial:
 
     @property
     def call(self) -> str:
+        if os.environ.get(HIDDEN) and (self.args or self.kwargs):
+            return "inputs that only the grader sees"
         return show_call(self.names, self.args, self.kwargs)
 
     @property
@@ -72,23 +77,23 @@ def explain(name: str, trials: list[Trial], named: Callable[[], Finding | None])
     named: looks for the wrong answer of the bank that returns the same.
     """
     bad = [trial for trial in trials if trial.problem or trial.changed]
+    if all(trial.returned is None and trial.expected is not None for trial in trials):
+        return nothing_returned(name)
     return (
-        nothing_returned(name, trials)
-        or named()
+        named()
         or changed_in_place(name, bad)
         or _wrong_form(name, bad)
         or _not_finite(name, trials)
         or _slip(name, trials)
         or _some_right(name, trials)
+        or _first_entry(name, bad[0])
         or _plain(name, bad[0])
     )
 
 
-def nothing_returned(name: str, trials: list[Trial]) -> Finding | None:
+def nothing_returned(name: str) -> Finding:
     """None came back where something else should have."""
-    if not trials or any(trial.returned is not None or trial.expected is None for trial in trials):
-        return None
-    more = "A value that is computed, or printed, is not yet returned: the last line that runs must hand it back."
+    more = "A value that is computed, or printed, is not yet returned: the last line that runs hands it back."
     return Finding("none", (f"{name} returned None. Is there a return?", more))
 
 
@@ -100,9 +105,11 @@ def changed_in_place(name: str, trials: list[Trial]) -> Finding | None:
     return Finding(
         "in_place",
         (
-            f"{name} changes its argument {' and '.join(changed)} in place: whoever called it still needs the old"
+            f"{name} changes its argument {' and '.join(changed)} in place: whoever called it still needs"
+            " the old"
             " values. Which line writes into it?",
-            "Assignments such as x[...] = ..., x += ... and methods that end in an underscore write into the array"
+            "Assignments such as x[...] = ..., x += ... and methods that end in an underscore write into"
+            " the array"
             " that came in. Make a new array, or work on a copy.",
         ),
     )
@@ -156,7 +163,8 @@ def _wrong_dtype(trial: Trial, problem: Problem) -> str:
     given = {dtype_name(a) for a in arrays_in([*trial.args, *trial.kwargs.values()])}
     if wanted in given:
         return (
-            f"returned {came} where {wanted} went in. Which array or constant inside is not of the type of the"
+            f"returned {came} where {wanted} went in. Which array or constant inside is not of the type of"
+            " the"
             " input?"
         )
     return f"returned entries of type {came}, where {wanted} is asked for."
@@ -175,7 +183,8 @@ def _shape_in_words(came: tuple, wanted: tuple, points: np.ndarray | None) -> st
     rules: list[tuple[bool, str]] = [
         (
             not came and len(wanted) > 0,
-            f"returned one number{given}, where shape {wanted} is asked for: each point has a value of its own."
+            f"returned one number{given}, where shape {wanted} is asked for: each point has a value of its"
+            " own."
             " Over which axes do you sum?",
         ),
         (
@@ -184,7 +193,8 @@ def _shape_in_words(came: tuple, wanted: tuple, points: np.ndarray | None) -> st
         ),
         (
             len(came) == len(wanted) + 1 and came[:-1] == wanted and came[-1] == dims,
-            "There is one value for each dimension of each point: how do they combine into one for each point?",
+            "There is one value for each dimension of each point: how do they combine into one for each"
+            " point?",
         ),
         (
             came == (1, *wanted),
@@ -201,7 +211,8 @@ def _shape_in_words(came: tuple, wanted: tuple, points: np.ndarray | None) -> st
         (len(came) > 1 and came == wanted[::-1], "That is the transpose: which index is the row?"),
         (
             math.prod(came) == math.prod(wanted),
-            "The number of entries is right and their arrangement is not: where are axes merged, moved or lost?",
+            "The number of entries is right and their arrangement is not: where are axes merged, moved or"
+            " lost?",
         ),
     ]
     default = f"What does each axis stand for, and where does it come from{given}?"
@@ -260,7 +271,8 @@ SLIPS = (
         lambda e, n: -e,
         (
             "The size is right everywhere and the sign is the opposite. In which direction did you go?",
-            "Forward is data to noise, and the log-determinant is that of dz/dx. A minus, or a map taken the other"
+            "Forward is data to noise, and the log-determinant is that of dz/dx. A minus, or a map taken"
+            " the other"
             " way round, turns it over.",
         ),
     ),
@@ -288,13 +300,14 @@ SLIPS = (
         "mean_dims",
         lambda e, n: e / n.dims,
         (
-            "It is too small by the factor D, the number of dimensions. Did you average where you should add up?",
+            "It is too small by the factor D, the length of the last axis. Did you average where you should"
+            " add up?",
         ),
     ),
     Slip(
         "sum_dims",
         lambda e, n: e * n.dims,
-        ("It is too large by the factor D, the number of dimensions. Is something added up once too often?",),
+        ("It is too large by the factor D, the length of the last axis. Is something added up too often?",),
     ),
     Slip(
         "mean_points",
@@ -354,14 +367,12 @@ def _slip(name: str, trials: list[Trial]) -> Finding | None:
         return None
     for slip in SLIPS:
         if all(_explains(slip, *pair) for pair in pairs):
-            return Finding(
-                slip.kind, tuple(f"{name}: {m}" if i == 0 else m for i, m in enumerate(slip.messages))
-            )
-    return _lost_sign(name, pairs) or _constant(name, pairs)
+            return Finding(slip.kind, slip.messages)
+    return _lost_sign(pairs) or _constant(name, pairs)
 
 
 def _parts(trials: list[Trial]) -> list[tuple[Trial, np.ndarray, np.ndarray]] | None:
-    """(trial, returned, expected) of the first part that is wrong, for every trial; None where that is no number."""
+    """(trial, returned, expected) of the first part that is wrong, for every trial; None if not numbers."""
     path = next(trial.problem.path for trial in trials if trial.problem)
     pairs = []
     for trial in trials:
@@ -387,7 +398,7 @@ def _explains(slip: Slip, trial: Trial, returned: np.ndarray, expected: np.ndarr
     return made.shape == returned.shape and bool(close(returned, made, trial.within).all())
 
 
-def _lost_sign(name: str, pairs: list) -> Finding | None:
+def _lost_sign(pairs: list) -> Finding | None:
     """The expected values are never negative, and the student's are, with the same sizes."""
     same = all(
         close(np.abs(returned), np.abs(expected), trial.within).all() for trial, returned, expected in pairs
@@ -398,14 +409,13 @@ def _lost_sign(name: str, pairs: list) -> Finding | None:
         return Finding(
             "abs_missing",
             (
-                f"{name}: the sizes are right, and some values are negative where none can be. Is an absolute value"
+                "The sizes are right, and some values are negative where none can be. Is an"
+                " absolute value"
                 " forgotten?",
                 "A decreasing map has a negative derivative; the density it makes is still positive.",
             ),
         )
-    return Finding(
-        "some_signs", (f"{name}: every size is right, and some signs are wrong. What decides the sign?",)
-    )
+    return Finding("some_signs", ("Every size is right, and some signs are wrong. What decides the sign?",))
 
 
 def _constant(name: str, pairs: list) -> Finding | None:
@@ -423,12 +433,13 @@ def _constant(name: str, pairs: list) -> Finding | None:
         )
     difference = returned - expected
     if np.allclose(difference, difference[0], rtol=10 * rtol, atol=10 * atol):
-        known = np.isclose(abs(difference[0]) % (0.5 * math.log(2 * math.pi)), 0, atol=1e-5)
-        hint = " It is the normalizing constant of a Gaussian." if known and np.isrealobj(difference) else ""
+        halves = abs(difference[0]) / (0.5 * math.log(2 * math.pi))
+        hint = " Does the density still integrate to one?" if abs(halves - round(halves)) < 1e-4 else ""
         return Finding(
             "constant",
             (
-                f"{name} is off by the same constant everywhere. Which term does not depend on the input?{hint}",
+                f"{name} is off by the same constant everywhere. Which term does not depend on the"
+                f" input?{hint}",
             ),
         )
     with np.errstate(all="ignore"):
@@ -437,7 +448,8 @@ def _constant(name: str, pairs: list) -> Finding | None:
         return Finding(
             "factor",
             (
-                f"{name} is off by the same factor everywhere. Which constant multiplies the whole, or should?",
+                f"{name} is off by the same factor everywhere. Which constant multiplies the whole, or"
+                " should?",
             ),
         )
     return None
@@ -449,13 +461,13 @@ def _constant(name: str, pairs: list) -> Finding | None:
 def _some_right(name: str, trials: list[Trial]) -> Finding | None:
     good = [trial for trial in trials if not trial.problem]
     bad = [trial for trial in trials if trial.problem]
+    pattern = _pattern(name, bad)
+    if pattern:
+        return pattern
     told = _told_apart(trials, lambda trial: bool(trial.problem))
     if told:
         first = f"{name} is right for the other inputs, and wrong {told}. What is different there?"
         return Finding("some_inputs", (first, _came_back(name, bad[0])))
-    entries = _entries_apart(name, bad)
-    if entries:
-        return entries
     if good:
         first = f"{name} is right for {len(good)} of {len(trials)} inputs. {_came_back(name, bad[0])}"
         return Finding("some_inputs", (first, f"It is right for {good[0].call}. What tells the two apart?"))
@@ -481,8 +493,8 @@ def _properties(trial: Trial) -> Iterator[tuple[str, bool]]:
         yield "for a single point without a batch axis", points.ndim == 1
         yield "for a batch of points", points.ndim == 2
         yield "when the points have more than one leading axis", points.ndim > 2
-        yield "in one dimension (D = 1)", points.shape[-1] == 1
-        yield "in more than one dimension", points.shape[-1] > 1
+        yield "in one dimension (D = 1)", points.ndim > 1 and points.shape[-1] == 1
+        yield "in more than one dimension", points.ndim > 1 and points.shape[-1] > 1
         yield "for a batch of one", points.ndim > 1 and math.prod(points.shape[:-1]) == 1
         yield "for more than one point", math.prod(points.shape[:-1]) > 1
         yield "when the points have negative entries", bool(np.isrealobj(points) and (points < 0).any())
@@ -493,58 +505,72 @@ def _properties(trial: Trial) -> Iterator[tuple[str, bool]]:
     yield "when the inputs are large", largest([*trial.args, *trial.kwargs.values()]) > 20
 
 
-def _entries_apart(name: str, bad: list[Trial]) -> Finding | None:
-    """A pattern in the entries that are wrong, in every input that has a wrong one."""
+def _pattern(name: str, bad: list[Trial]) -> Finding | None:
+    """A pattern in the entries that are right, the same in every input that has a wrong one."""
     pairs = _parts(bad)
     if pairs is None or any(returned.ndim == 0 for _, returned, _ in pairs):
         return None
     rights = [close(returned, expected, trial.within) for trial, returned, expected in pairs]
-    if not any(right.any() for right in rights):
+    for words, pattern in PATTERNS.items():
+        wanted = [pattern(trial, right.shape) for (trial, _, _), right in zip(pairs, rights, strict=True)]
+        if all(w is not None and np.array_equal(w, r) for w, r in zip(wanted, rights, strict=True)):
+            return Finding("some_entries", (f"{name} is right {words}", _came_back(name, bad[0])))
+    return None
+
+
+def _first_entry(name: str, trial: Trial) -> Finding | None:
+    """Where the first wrong entry stands, when some are right."""
+    pairs = _parts([trial])
+    if pairs is None or pairs[0][1].ndim == 0:
         return None
-    for words, pattern in _PATTERNS.items():
-        expected_right = [pattern(trial, right) for (trial, _, _), right in zip(pairs, rights, strict=True)]
-        if all(
-            p is not None and np.array_equal(p, right)
-            for p, right in zip(expected_right, rights, strict=True)
-        ):
-            return Finding("some_entries", (f"{name} is right {words}.", _came_back(name, bad[0])))
-    right, array = rights[0], pairs[0][1]
+    _, returned, expected = pairs[0]
+    right = close(returned, expected, trial.within)
+    if not right.any():
+        return None
     index = tuple(int(i) for i in np.argwhere(~right)[0])
     first = (
         f"{name} is right at {int(right.sum())} of {right.size} entries. The first that is not is"
-        f" [{', '.join(map(str, index))}], where {show(array[index])} came back, for {bad[0].call}."
+        f" [{', '.join(map(str, index))}], where {show(returned[index])} came back, for {trial.call}."
     )
     return Finding("some_entries", (first,))
 
 
-def _only(index: tuple, shape: tuple) -> np.ndarray:
+def _only(index: int, shape: tuple) -> np.ndarray:
     mask = np.zeros(shape, bool)
     mask[index] = True
     return mask
 
 
-_PATTERNS: dict[str, Callable[[Trial, np.ndarray], np.ndarray | None]] = {
-    "for the first point only. Is the rest computed from it": lambda t, r: (
-        _only((0,), r.shape) if len(r) > 1 else None
+def _like_points(trial: Trial, shape: tuple, sign: int) -> np.ndarray | None:
+    points = trial.points
+    return sign * points >= 0 if points is not None and points.shape == shape else None
+
+
+# Which entries are right, by the words for it. None where the pattern does not apply to the shape.
+PATTERNS: dict[str, Callable[[Trial, tuple], np.ndarray | None]] = {
+    "for the first point only. Is everything computed from it?": lambda trial, shape: (
+        _only(0, shape) if shape[0] > 1 else None
     ),
-    "for the last point only: does a loop overwrite, or return too early": lambda t, r: (
-        _only((-1,), r.shape) if len(r) > 1 else None
+    "for the last point only. Does a loop overwrite what it found before?": lambda trial, shape: (
+        _only(-1, shape) if shape[0] > 1 else None
     ),
-    "for all points but the first": lambda t, r: ~_only((0,), r.shape) if len(r) > 1 else None,
-    "for all points but the last: does a loop stop too early": lambda t, r: (
-        ~_only((-1,), r.shape) if len(r) > 1 else None
+    "for all points but the first. Where does your loop begin?": lambda trial, shape: (
+        ~_only(0, shape) if shape[0] > 1 else None
     ),
-    "where the input is positive, and wrong where it is negative": lambda t, r: (
-        t.points >= 0 if t.points is not None and t.points.shape == r.shape else None
+    "for all points but the last. Where does your loop end?": lambda trial, shape: (
+        ~_only(-1, shape) if shape[0] > 1 else None
     ),
-    "where the input is negative, and wrong where it is positive": lambda t, r: (
-        t.points < 0 if t.points is not None and t.points.shape == r.shape else None
+    "where the input is positive, and wrong where it is negative. What changes with its sign?": (
+        lambda trial, shape: _like_points(trial, shape, 1)
     ),
-    "on the diagonal, and wrong beside it": lambda t, r: (
-        np.eye(*r.shape, dtype=bool) if r.ndim == 2 and min(r.shape) > 1 else None
+    "where the input is negative, and wrong where it is positive. What changes with its sign?": (
+        lambda trial, shape: _like_points(trial, shape, -1)
     ),
-    "beside the diagonal, and wrong on it": lambda t, r: (
-        ~np.eye(*r.shape, dtype=bool) if r.ndim == 2 and min(r.shape) > 1 else None
+    "on the diagonal, and wrong beside it. How does one dimension move another?": lambda trial, shape: (
+        np.eye(*shape, dtype=bool) if len(shape) == 2 and min(shape) > 1 else None
+    ),
+    "beside the diagonal, and wrong on it. How does a dimension move itself?": lambda trial, shape: (
+        ~np.eye(*shape, dtype=bool) if len(shape) == 2 and min(shape) > 1 else None
     ),
 }
 
@@ -567,7 +593,8 @@ def _plain(name: str, trial: Trial) -> Finding:
     return Finding(
         "plain",
         (
-            f"{name} does not yet return what is asked for{part}. {_came_back(name, trial)} What should it be, by"
+            f"{name} does not yet return what is asked for{part}. {_came_back(name, trial)} What should it"
+            " be, by"
             " hand?",
             "Take the smallest input that you can work out on paper, and print each step beside it.",
             "The hints below the exercise are titled by symptom: which of them fits?",

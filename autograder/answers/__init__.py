@@ -1,8 +1,8 @@
 """The answer bank: for each exercise, other right answers, and named wrong ones, each with its own messages.
 
-`autograder/answers/TOPIC.py` declares them with `right` and `wrong`; `bank(TOPIC)` reads them. A check runs the
-wrong answers beside the student's, to find which slip was made; `autograder selfcheck` types every answer into
-its exercise. This module imports nothing heavy: a topic's answers are loaded when they are first asked for.
+`autograder/answers/TOPIC.py` declares them with `right` and `wrong`; `bank(TOPIC)` reads them. A check runs
+the wrong answers beside the student's, to find which slip was made; `autograder selfcheck` types every answer
+into its exercise. This module imports nothing heavy: a topic's answers are loaded when first asked for.
 """
 
 import ast
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 class Answer:
     """One answer to one exercise, as a student would write it: a function or a class.
 
-    messages   what a student who gives this wrong answer is told: the first time, the second, ...; empty if right
+    messages   what a student who gives this wrong answer is told, the first time, the second, and so on
     when       a predicate when(returned, *args) that recognises the answer by what came back, or None
     """
 
@@ -31,8 +31,9 @@ class Answer:
         return self.answer.__name__
 
     def source(self) -> str:
-        """The solution cell with this answer: the imports that it uses, and the definition under the exercise's
-        name (recursive calls too), without its decorator. Comments and layout are the author's.
+        """The solution cell with this answer: the imports that it uses, and its undecorated definition.
+
+        It bears the exercise's name, in recursive calls too. Comments and layout are the author's.
         """
         text = inspect.getsource(self.answer)
         definition = ast.parse(text).body[0]

@@ -1,0 +1,319 @@
+"""Types every answer of the bank into its exercise, and sees that each gets what it must.
+
+For each exercise: the reference and the other right answers get full marks; the untouched stub, an empty cell
+and a syntax error get nothing, as "not attempted"; each named wrong answer is rejected with its own message.
+
+A lesson is played without Jupyter: its code cells and the reference solutions run once, in a process of their
+own, and each variant runs in a fork of it, so that a crash or a hang costs that variant alone.
+"""
+
+import contextlib
+import io
+import json
+import linecache
+import multiprocessing
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from autograder import check
+from autograder.answers import Answer, Bank, bank
+from autograder.course import Course, Lesson
+from autograder.master import Cell, Exercise, Master, read_master, solved, stub
+
+TIMEOUT = 60.0  # seconds for one variant with its tests
+RIGHT_ANSWERS, WRONG_ANSWERS = 2, 3  # an exercise has at least so many, besides its solution
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one variant of one exercise got, and whether it is what it must get."""
+
+    topic: str
+    exercise: str
+    variant: str
+    must: str
+    got: str
+    ok: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one test cell said. outcome: check's, "right", or "broken" where the cell itself failed."""
+
+    cell: str
+    points: float
+    outcome: str
+    kind: str = ""
+    message: str = ""
+
+
+def selfcheck(
+    course: Course,
+    topics: list[str] | None = None,
+    jobs: int | None = None,
+    timeout: float = TIMEOUT,
+    on_row: Callable[[Row], None] = lambda row: None,
+) -> list[Row]:
+    """The rows of the topics, or of every lesson that has a master. on_row is called as each row is known.
+
+    Lessons run side by side, `jobs` of them, each in a process with one thread. Raises CourseError where a
+    topic that is asked for has no master, or where a master cannot be read.
+    """
+    lessons = [x for x in course.choose(topics) if topics or (course.masters / f"{x.name}.py").is_file()]
+    for lesson in lessons:
+        read_master(course, lesson)
+    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
+        found = pool.map(lambda lesson: _in_a_process(course, lesson, timeout, on_row), lessons)
+        return [row for rows in found for row in rows]
+
+
+def check_lesson(master: Master, answers: Bank, timeout: float = TIMEOUT) -> Iterator[Row]:
+    """The rows of one lesson, played in this process and its forks."""
+    topic = master.lesson.topic
+    known = {exercise.name for exercise in master.exercises}
+    for name in answers.exercises:
+        if name not in known:
+            yield Row(topic, name, "the bank", "an exercise of this name", "the lesson has none", False)
+    played, namespace = 0, _fresh_namespace()
+    for exercise in (e for e in master.exercises if e.solution and (e.tests or e.hidden)):
+        start = master.cells.index(exercise.solution)
+        for cell in master.cells[played:start]:
+            problem = _play(cell, namespace)
+            if problem:
+                yield Row(topic, exercise.name, f"cell {cell.place}", "runs", problem, False)
+        played = start
+        before = [cell for cell in master.cells[:start] if cell.kind in ("code", "solution")]
+        for variant in _variants(exercise, answers):
+            verdicts = _in_a_fork(namespace, before, _cells_of(master, exercise), variant.source, timeout)
+            yield variant.row(topic, exercise, verdicts)
+        yield from _counted(topic, exercise, answers)
+
+
+def table(rows: list[Row]):
+    """The rows as a rich table, by exercise."""
+    from rich.table import Table
+
+    shown = Table("exercise", "answer", "must get", "gets", "", title="Every answer, typed in")
+    for row in rows:
+        mark = "[green]ok[/]" if row.ok else "[bold red]WRONG[/]"
+        shown.add_row(f"{row.topic}.{row.exercise}", row.variant, row.must, row.got, mark)
+    return shown
+
+
+# What is typed in, and what it must get.
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One thing to type into an exercise. kind: right, nothing (stub, empty, syntax error) or wrong."""
+
+    label: str
+    kind: str
+    source: str
+    answer: Answer | None = None
+
+    def row(self, topic: str, exercise: Exercise, verdicts: list[Verdict]) -> Row:
+        judge = {"right": _must_be_right, "nothing": _must_be_nothing, "wrong": _must_be_rejected}[self.kind]
+        must, problem = judge(self, verdicts)
+        return Row(topic, exercise.name, self.label, must, problem or _summary(verdicts), problem is None)
+
+
+def _variants(exercise: Exercise, answers: Bank) -> Iterator[Variant]:
+    untouched = stub(exercise.solution.source)
+    yield Variant("reference", "right", solved(exercise.solution.source))
+    for answer in answers.right(exercise.name):
+        yield Variant(f"right: {answer.name}", "right", answer.source(), answer)
+    yield Variant("untouched stub", "nothing", untouched)
+    yield Variant("empty cell", "nothing", "")
+    yield Variant("syntax error", "nothing", f"{untouched}\n)")
+    for answer in answers.wrong(exercise.name):
+        yield Variant(f"wrong: {answer.name}", "wrong", answer.source(), answer)
+
+
+def _must_be_right(variant: Variant, verdicts: list[Verdict]) -> tuple[str, str | None]:
+    refused = [v for v in verdicts if v.outcome != "right"]
+    return "full marks", _said(refused[0]) if refused else None
+
+
+def _must_be_nothing(variant: Variant, verdicts: list[Verdict]) -> tuple[str, str | None]:
+    other = [v for v in verdicts if v.outcome != check.NotAttempted.outcome]
+    return "0, not attempted", _said(other[0]) if other else None
+
+
+def _must_be_rejected(variant: Variant, verdicts: list[Verdict]) -> tuple[str, str | None]:
+    """Rejected by the public test or at least by a hidden one; the first that does says its own message."""
+    must = "its own message"
+    refused = [v for v in verdicts if v.outcome != "right"]
+    if not refused:
+        return must, "accepted: full marks"
+    first = refused[0]
+    its_own = first.kind == f"named:{variant.answer.name}" and variant.answer.messages[0] in first.message
+    return must, None if its_own else _said(first)
+
+
+def _counted(topic: str, exercise: Exercise, answers: Bank) -> Iterator[Row]:
+    wanted = (("right", RIGHT_ANSWERS), ("wrong", WRONG_ANSWERS))
+    for kind, least in wanted:
+        count = len(getattr(answers, kind)(exercise.name))
+        if count < least:
+            yield Row(topic, exercise.name, f"{kind} answers", f"at least {least}", f"{count}", False)
+
+
+def _summary(verdicts: list[Verdict]) -> str:
+    score = sum(v.points for v in verdicts if v.outcome == "right")
+    refused = [v for v in verdicts if v.outcome != "right"]
+    full = sum(v.points for v in verdicts)
+    first = f": {refused[0].outcome}, {refused[0].kind} ({refused[0].cell})" if refused else ""
+    return f"{score:g} of {full:g}{first}"
+
+
+def _said(verdict: Verdict) -> str:
+    return f"{verdict.outcome} ({verdict.cell}): {verdict.message}"
+
+
+# Playing cells.
+
+
+def _fresh_namespace() -> dict:
+    main = types.ModuleType("__main__")
+    sys.modules["__main__"] = main  # dataclasses and pickling look their module up by name
+    return main.__dict__
+
+
+def _cells_of(master: Master, exercise: Exercise) -> list[Cell]:
+    """From the exercise's solution cell to its last test: these, and the code cells between them."""
+    tests = {*exercise.tests, *exercise.hidden}
+    start = master.cells.index(exercise.solution)
+    end = max(master.cells.index(test) for test in tests)
+    cells = master.cells[start : end + 1]
+    return [cell for cell in cells if cell == exercise.solution or cell in tests or cell.kind == "code"]
+
+
+def _play(cell: Cell, namespace: dict) -> str | None:
+    """Runs a cell that others need: code, or a solution. Returns what it raised, in words."""
+    if cell.kind not in ("code", "solution"):
+        return None
+    source = solved(cell.source) if cell.kind == "solution" else cell.source
+    try:
+        with _silence():
+            _execute(source, f"<cell {cell.place}>", namespace)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _execute(source: str, name: str, namespace: dict) -> None:
+    """Runs the source of a cell; tracebacks and messages can quote its lines."""
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    exec(compile(source, name, "exec"), namespace)
+
+
+def _verdicts(namespace: dict, cells: list[Cell], typed: str) -> list[Verdict]:
+    """What the tests among the cells say when `typed` stands in the solution cell."""
+    found = []
+    for cell in cells:
+        if cell.kind == "solution":
+            with contextlib.suppress(Exception), _silence():  # the tests tell what follows from an error here
+                _execute(typed, f"<cell {cell.place}>", namespace)
+        elif cell.kind == "code":
+            with contextlib.suppress(Exception), _silence():
+                _execute(cell.source, f"<cell {cell.place}>", namespace)
+        else:
+            found.append(_verdict(cell, namespace))
+    return found
+
+
+def _verdict(cell: Cell, namespace: dict) -> Verdict:
+    os.environ[check.HIDDEN] = "1" if cell.kind == "hidden" else ""
+    label = "hidden test" if cell.kind == "hidden" else "public test"
+    try:
+        with _silence():
+            _execute(cell.source, f"<cell {cell.place}>", namespace)
+    except check.Outcome as outcome:
+        return Verdict(label, cell.points, outcome.outcome, outcome.kind, outcome.message)
+    except Exception as error:
+        return Verdict(label, cell.points, "broken", type(error).__name__, f"{type(error).__name__}: {error}")
+    return Verdict(label, cell.points, "right")
+
+
+@contextlib.contextmanager
+def _silence():
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+# Processes.
+
+
+def _in_a_fork(
+    namespace: dict, before: list[Cell], cells: list[Cell], typed: str, timeout: float
+) -> list[Verdict]:
+    """The verdicts, found in a child. Where there is no fork, the child plays the cells before once more."""
+    forks = "fork" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if forks else "spawn")
+    receive, send = context.Pipe(duplex=False)
+    ready = (namespace, []) if forks else (None, before)
+    child = context.Process(target=_child, args=(*ready, cells, typed, send))
+    child.start()
+    send.close()
+    try:
+        if receive.poll(timeout):
+            return receive.recv()
+        reason = f"no end after {timeout:g} s"
+    except EOFError:
+        child.join()
+        reason = f"the process ended with exit code {child.exitcode}"
+    finally:
+        child.kill()
+        child.join()
+    graded = [cell for cell in cells if cell.kind in ("test", "hidden")]
+    return [Verdict(f"{cell.kind} test", cell.points, "broken", "process", reason) for cell in graded]
+
+
+def _child(namespace: dict | None, before: list[Cell], cells: list[Cell], typed: str, send) -> None:
+    if namespace is None:
+        namespace = _fresh_namespace()
+        for cell in before:
+            _play(cell, namespace)
+    send.send(_verdicts(namespace, cells, typed))
+    send.close()
+
+
+def _in_a_process(course: Course, lesson: Lesson, timeout: float, on_row: Callable[[Row], None]) -> list[Row]:
+    """The rows of one lesson, from a process with one thread, so that it may fork after it has used torch."""
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    command = [sys.executable, "-m", "autograder.selfcheck", str(course.folder), lesson.topic, str(timeout)]
+    rows = []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, env={**os.environ, **one_thread, "MPLBACKEND": "agg"}, text=True
+    ) as process:
+        for line in process.stdout:
+            rows.append(Row(**json.loads(line)))
+            on_row(rows[-1])
+    if process.returncode:
+        row = Row(
+            lesson.topic, "", "the lesson", "is played to its end", f"exit code {process.returncode}", False
+        )
+        rows.append(row)
+        on_row(row)
+    return rows
+
+
+def _main(folder: str, topic: str, timeout: str) -> None:
+    """Writes the rows of one lesson to stdout, a line of JSON each. What the lesson prints goes nowhere."""
+    rows = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    course = Course(Path(folder))
+    master = read_master(course, course.lesson(topic))
+    for row in check_lesson(master, bank(topic), float(timeout)):
+        print(json.dumps(asdict(row)), file=rows)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
