@@ -230,7 +230,7 @@ class Panel(Drawing):
         return self
 
     def fitted(self) -> dict:
-        """The limits, those of the data (and a margin of 4 %) where the author gave none."""
+        """The limits; where none were given, those of the data (with a margin, unless an image fills it)."""
         return {axis: given or self._around(k) for k, (axis, given) in enumerate(self.limits.items())}
 
     def _around(self, k: int) -> tuple[float, float]:
@@ -240,7 +240,8 @@ class Panel(Drawing):
         if not seen.size:
             return 0.0, 1.0
         low, high = float(seen.min()), float(seen.max())
-        margin = 0.04 * (high - low) or max(1e-3, 0.5 * abs(low))
+        tight = high > low and any(layer["kind"] == "image" for layer in self.layers)
+        margin = 0.0 if tight else 0.04 * (high - low) or max(1e-3, 0.5 * abs(low))
         return low - margin, high + margin
 
     def describe(self) -> str:

@@ -3,6 +3,7 @@
 
 const PATIENCE = 2000; // milliseconds before we say that the kernel is busy
 const QUIET = 400; // milliseconds without news before the summary is announced
+const BUSY = "Waiting for the kernel. It may be busy with another cell; after a restart, run this cell again.";
 let views = 0;
 
 function element(tag, attributes = {}, ...children) {
@@ -65,7 +66,13 @@ function render({ model, el }) {
     stale = false;
     const values = Object.fromEntries(controls.map((control) => [control.name, control.read()]));
     model.send({ view, values });
-    impatient = setTimeout(() => tell("Waiting for the kernel: it may be busy with another cell.", true), PATIENCE);
+    clearTimeout(impatient);
+    impatient = setTimeout(giveUp, PATIENCE);
+  }
+
+  function giveUp() {
+    waiting = false; // the next move asks again: an interrupted kernel does not answer
+    tell(BUSY, true);
   }
 
   function tell(words, wrong) {

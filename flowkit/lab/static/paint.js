@@ -25,10 +25,13 @@ function ticksOf([low, high], pixels, spacing) {
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const ticks = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) ticks.push(k * step);
-  const size = Math.max(Math.abs(low), Math.abs(high));
-  const wordy = size >= 1e5 || step < 1e-4;
-  const write = (t) => (wordy ? t.toExponential(1).replace("e+", "e") : t.toFixed(Math.min(digits, 20)));
-  return ticks.map((t) => ({ at: t, words: write(Math.abs(t) < step / 1e6 ? 0 : t).replace("-", "\u2212") }));
+  const powers = Math.max(Math.abs(low), Math.abs(high)) >= 1e5 || step < 1e-4;
+  return ticks.map((t) => ({ at: t, words: Math.abs(t) < step / 2 ? "0" : written(t, digits, powers) }));
+}
+
+function written(t, digits, powers) {
+  const words = powers ? String(Number(t.toPrecision(6)).toExponential()).replace("e+", "e") : t.toFixed(digits);
+  return words.replaceAll("-", "\u2212");
 }
 
 function legendOf(pen, panel, width) {
@@ -57,7 +60,8 @@ function layout(pen, header, width) {
     const ticks = panel.frame ? ticksOf(panel.y, 200, 40) : [];
     const widest = Math.max(0, ...ticks.map((tick) => pen.measureText(tick.words).width));
     const left = panel.frame ? widest + 10 + (panel.ylabel ? FONT + 8 : 0) : 2;
-    const right = panel.frame ? 12 : 2;
+    const last = panel.frame ? ticksOf(panel.x, share, 55).at(-1).words : "";
+    const right = panel.frame ? Math.max(12, pen.measureText(last).width / 2 + 3) : 2;
     const legend = legendOf(pen, panel, share - left - right);
     const top = 8 + (panel.title ? FONT + 10 : 0) + legend.length * (FONT + 6);
     const bottom = panel.frame ? FONT + 10 + (panel.xlabel ? FONT + 8 : 0) : 2;
@@ -65,14 +69,16 @@ function layout(pen, header, width) {
     const ratio = panel.equal ? (panel.y[1] - panel.y[0]) / (panel.x[1] - panel.x[0]) : 0.55;
     const height = Math.max(panel.equal ? 40 : 150, Math.min(room * ratio, panel.equal ? 380 : 300));
     const plotWidth = panel.equal ? Math.min(room, height / ratio) : room;
-    return { left: left + (room - plotWidth) / 2, top, bottom, width: plotWidth, height, legend };
+    return { left: left + (room - plotWidth) / 2, top, bottom, width: plotWidth, height, legend, equal: panel.equal };
   });
   let y = 0;
   for (let first = 0; first < count; first += columns) {
     const row = panels.slice(first, first + columns);
     const top = Math.max(...row.map((box) => box.top));
-    const below = Math.max(...row.map((box) => box.height + box.bottom));
+    const tallest = Math.max(...row.map((box) => box.height));
+    const below = tallest + Math.max(...row.map((box) => box.bottom));
     row.forEach((box, k) => {
+      if (!box.equal) box.height = tallest;
       box.start = k * (share + GAP);
       box.x = box.start + box.left;
       box.y = y + top;
@@ -94,15 +100,16 @@ function paint(canvas, { header, buffers }, width) {
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, width, plan.height);
   const ink = getComputedStyle(canvas).color;
-  header.panels.forEach((panel, k) => paintPanel(pen, panel, plan.panels[k], buffers, ink));
+  const dark = ink.match(/\d+/g).slice(0, 3).every((channel) => channel > 127);
+  header.panels.forEach((panel, k) => paintPanel(pen, panel, plan.panels[k], buffers, ink, dark));
 }
 
-function paintPanel(pen, panel, box, buffers, ink) {
+function paintPanel(pen, panel, box, buffers, ink, dark) {
   const clamp = (v) => Math.max(-FAR, Math.min(FAR, v));
   const map = {
     x: (v) => clamp(box.x + ((v - panel.x[0]) / (panel.x[1] - panel.x[0])) * box.width),
     y: (v) => clamp(box.y + box.height - ((v - panel.y[0]) / (panel.y[1] - panel.y[0])) * box.height),
-    colour: (c) => (c === TEXT_COLOUR ? ink : c),
+    colour: (c) => (c === TEXT_COLOUR ? ink : dark ? `color-mix(in srgb, ${c} 75%, white)` : c),
     ink,
   };
   pen.save();
