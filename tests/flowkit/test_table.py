@@ -9,7 +9,25 @@ import torch
 from table import BIJECTIONS, CASES, drawn, points
 
 import flowkit
-from flowkit import Bijection
+from flowkit import Bijection, check_bijection
+
+
+def obeys_the_laws(name, dim, **options):
+    row = BIJECTIONS[name]
+    check_bijection(row.make(dim), dim, context=row.context or None, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "dim"), [(name, dim) for name, row in BIJECTIONS.items() for dim in {row.dims[0], 7}]
+)
+def test_laws_at_one_draw_of_the_parameters(name, dim):
+    obeys_the_laws(name, dim, draws=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "dim"), CASES)
+def test_laws(name, dim):
+    obeys_the_laws(name, dim)
 
 
 def brute_force(f, x, context):
