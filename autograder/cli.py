@@ -80,3 +80,28 @@ def lint(topics: Topics = None, course: CourseFolder = Path("course")):
     if faults:
         raise typer.Exit(1)
     say("No faults.", style="green")
+
+
+@command
+def selfcheck(
+    topics: Topics = None,
+    course: CourseFolder = Path("course"),
+    wrong_only: Annotated[bool, typer.Option("--wrong", help="Show only what is not as it must be.")] = False,
+):
+    """Type every answer of the bank into its exercise, and see that each gets what it must."""
+    from rich.console import Console
+
+    from autograder.selfcheck import selfcheck, table
+
+    console = Console(stderr=True)
+    with console.status("Typing answers ...") as status:
+        rows = selfcheck(
+            Course(course),
+            topics,
+            on_row=lambda row: status.update(f"{row.topic}.{row.exercise}: {row.variant}"),
+        )
+    wrong = [row for row in rows if not row.ok]
+    Console().print(table(wrong if wrong_only else rows))
+    say(f"{len(rows)} answers, {len(wrong)} not as they must be.", style="red" if wrong else "green")
+    if wrong:
+        raise typer.Exit(1)

@@ -288,7 +288,8 @@ def _child(namespace: dict | None, before: list[Cell], cells: list[Cell], typed:
 def _in_a_process(course: Course, lesson: Lesson, timeout: float, on_row: Callable[[Row], None]) -> list[Row]:
     """The rows of one lesson, from a process with one thread, so that it may fork after it has used torch."""
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    command = [sys.executable, "-m", "autograder.selfcheck", str(course.folder), lesson.topic, str(timeout)]
+    program = "import sys; from autograder import selfcheck; selfcheck._write_rows(*sys.argv[1:])"
+    command = [sys.executable, "-c", program, str(course.folder), lesson.topic, str(timeout)]
     rows = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, env={**os.environ, **one_thread, "MPLBACKEND": "agg"}, text=True
@@ -305,7 +306,7 @@ def _in_a_process(course: Course, lesson: Lesson, timeout: float, on_row: Callab
     return rows
 
 
-def _main(folder: str, topic: str, timeout: str) -> None:
+def _write_rows(folder: str, topic: str, timeout: str) -> None:
     """Writes the rows of one lesson to stdout, a line of JSON each. What the lesson prints goes nowhere."""
     rows = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -313,7 +314,3 @@ def _main(folder: str, topic: str, timeout: str) -> None:
     master = read_master(course, course.lesson(topic))
     for row in check_lesson(master, bank(topic), float(timeout)):
         print(json.dumps(asdict(row)), file=rows)
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])
