@@ -191,7 +191,9 @@ def half_mask(dim: int, first: bool = True) -> Tensor:
     return checked_mask((torch.arange(dim) < dim // 2) == first)
 
 
-def coupling(mask: Tensor, net: Net, transformer: Transformer, context_dim: int = 0) -> Coupling:
+def coupling(
+    mask: Tensor | Sequence[bool], net: Net, transformer: Transformer, context_dim: int = 0
+) -> Coupling:
     """A Coupling with a network made to measure: net(D_A + C, D_B * size)."""
     mask = checked_mask(mask)
     kept = int(mask.sum())
@@ -199,12 +201,14 @@ def coupling(mask: Tensor, net: Net, transformer: Transformer, context_dim: int 
     return Coupling(mask, net(kept + context_dim, outputs), transformer, context_dim)
 
 
-def additive_coupling(mask: Tensor, net: Net, context_dim: int = 0) -> Coupling:
+def additive_coupling(mask: Tensor | Sequence[bool], net: Net, context_dim: int = 0) -> Coupling:
     """NICE's layer: z_A = x_A, z_B = x_B + t(x_A); its log-det is 0. Dinh et al. 2014, section 3.2."""
     return coupling(mask, net, additive(), context_dim)
 
 
-def affine_coupling(mask: Tensor, net: Net, bound: float | None = 2.0, context_dim: int = 0) -> Coupling:
+def affine_coupling(
+    mask: Tensor | Sequence[bool], net: Net, bound: float | None = 2.0, context_dim: int = 0
+) -> Coupling:
     """RealNVP's layer: z_A = x_A, z_B = x_B * exp(s(x_A)) + t(x_A). Dinh et al. 2017, eq. 4 to 8."""
     return coupling(mask, net, affine(bound), context_dim)
 
@@ -266,7 +270,7 @@ def dependencies(f: Bijection, dim: int, points: int = 8, seed: int = 0) -> Tens
     x = torch.randn(points, dim, generator=torch.Generator().manual_seed(seed))
     x = x.to(next(f.parameters(), x))
     jacobian = torch.autograd.functional.jacobian(lambda x: f.forward(x)[0].sum(0), x)  # (D, points, D)
-    return (jacobian != 0).any(1)
+    return (jacobian != 0).any(1).cpu()
 
 
 def graph(f: Bijection, dim: int) -> Tensor:
@@ -283,6 +287,6 @@ def graph(f: Bijection, dim: int) -> Tensor:
         return reach
     if isinstance(f, Coupling):
         reads = torch.eye(dim, dtype=torch.bool)
-        reads[f.moved[:, None], f.kept] = True
+        reads[f.moved.cpu()[:, None], f.kept.cpu()] = True
         return reads
     return dependencies(f, dim)
