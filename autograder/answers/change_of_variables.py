@@ -1,0 +1,464 @@
+"""Answers to lesson 02, change of variables."""
+
+import math
+
+import numpy as np
+
+from autograder.answers import right, wrong
+
+# affine_log_density: z = a x + b is standard normal.
+
+
+@right("affine_log_density")
+def as_a_normal_density(x, a, b):
+    """x is normal with mean -b/a and standard deviation 1/abs a."""
+    mean, deviation = -b / a, 1 / abs(a)
+    return -0.5 * ((x - mean) / deviation) ** 2 - math.log(deviation) - 0.5 * math.log(2 * math.pi)
+
+
+@right("affine_log_density")
+def with_the_square_of_the_slope(x, a, b):
+    z = a * x + b
+    return -0.5 * (z * z + math.log(2 * math.pi) - math.log(a * a))
+
+
+@wrong(
+    "affine_log_density",
+    "You subtract the correction and the formula adds it: your density shrinks where the map stretches. "
+    "Two close points x are mapped far apart: is x dense there, or sparse?",
+    "The formula is log p_X(x) = log p_Z(f(x)) + log abs f'(x), and f is the map from x to z. "
+    "Which map has the slope that you used?",
+)
+def minus_log_slope(x, a, b):
+    z = a * x + b
+    return -0.5 * (z**2 + math.log(2 * math.pi)) - math.log(abs(a))
+
+
+@wrong(
+    "affine_log_density",
+    "This is the noise's log-density at z, without the correction for stretching. What is its mass, as a function of x?",
+    "Take a = 2: the image of an interval is twice as wide as the interval. What does that do to the density of x?",
+)
+def no_correction(x, a, b):
+    z = a * x + b
+    return -0.5 * (z**2 + math.log(2 * math.pi))
+
+
+@wrong(
+    "affine_log_density",
+    "You evaluate the noise's density at x. Where does the point go before the noise sees it?",
+)
+def noise_at_x(x, a, b):
+    return -0.5 * (x**2 + math.log(2 * math.pi)) + math.log(abs(a))
+
+
+@wrong(
+    "affine_log_density",
+    "You add abs a where its logarithm is needed: densities multiply, log-densities add logarithms.",
+)
+def slope_without_log(x, a, b):
+    z = a * x + b
+    return -0.5 * (z**2 + math.log(2 * math.pi)) + abs(a)
+
+
+@wrong(
+    "affine_log_density",
+    "It is right for a positive slope, and for a negative one it is nan: a logarithm of a negative number. "
+    "Can the width of an interval be negative?",
+)
+def no_absolute_value(x, a, b):
+    z = a * x + b
+    return -0.5 * (z**2 + np.log(2 * np.pi)) + np.log(a)
+
+
+@wrong(
+    "affine_log_density",
+    "You went the other way: from z to x. Here z = a x + b is the noise, and x is given.",
+)
+def the_map_backwards(x, a, b):
+    z = (x - b) / a
+    return -0.5 * (z**2 + math.log(2 * math.pi)) - math.log(abs(a))
+
+
+# log_abs_slope: the log-slope of four maps.
+
+
+@right("log_abs_slope")
+def by_logaddexp(name, x):
+    formulas = {
+        "exp": lambda: x,
+        "decay": lambda: np.log(3.0) - 3 * x,
+        "tanh": lambda: 2 * (np.log(2.0) - np.logaddexp(x, -x)),
+        "cubic": lambda: np.log(1 + 3 * x**2),
+    }
+    return formulas[name]() + 0.0
+
+
+@right("log_abs_slope")
+def by_cases(name, x):
+    if name == "exp":
+        return np.array(x)
+    elif name == "decay":
+        return -3 * x + math.log(3)
+    elif name == "tanh":
+        return math.log(4) - 2 * np.logaddexp(0, 2 * x) + 2 * x
+    elif name == "cubic":
+        return np.log1p(3 * np.square(x))
+
+
+@wrong(
+    "log_abs_slope",
+    "decay has the slope -3 exp(-3x): its absolute value has a factor 3, and you have lost its logarithm.",
+    "The logarithm of a product is a sum: log(3 exp(-3x)) = log 3 + ...",
+)
+def factor_of_decay_lost(name, x):
+    if name == "exp":
+        return x
+    if name == "decay":
+        return -3 * x
+    if name == "tanh":
+        return 2 * (math.log(2) - np.abs(x) - np.log1p(np.exp(-2 * np.abs(x))))
+    return np.log1p(3 * x**2)
+
+
+@wrong(
+    "log_abs_slope",
+    "These are the slopes themselves, not their logarithms. What does the formula add?",
+)
+def slopes_without_log(name, x):
+    if name == "exp":
+        return np.exp(x)
+    if name == "decay":
+        return 3 * np.exp(-3 * x)
+    if name == "tanh":
+        return 1 - np.tanh(x) ** 2
+    return 1 + 3 * x**2
+
+
+@wrong(
+    "log_abs_slope",
+    "These are the log-slopes of the inverse maps, dx/dz: each has the opposite sign. The flow goes from x to z.",
+)
+def of_the_inverse(name, x):
+    if name == "exp":
+        return -x
+    if name == "decay":
+        return 3 * x - math.log(3)
+    if name == "tanh":
+        return -2 * (math.log(2) - np.abs(x) - np.log1p(np.exp(-2 * np.abs(x))))
+    return -np.log1p(3 * x**2)
+
+
+@wrong(
+    "log_abs_slope",
+    "This is right for moderate x. At x = 20 the tanh is exactly 1 in the computer's arithmetic, its slope is rounded "
+    "to zero, and the logarithm is infinite: use the form of the statement, which never subtracts.",
+)
+def naive_tanh(name, x):
+    if name == "exp":
+        return x
+    if name == "decay":
+        return np.log(3.0) - 3 * x
+    if name == "tanh":
+        return np.log(1 - np.tanh(x) ** 2)
+    return np.log(1 + 3 * x**2)
+
+
+# sine_log_density: x = sin(theta), theta uniform on the circle.
+
+
+@right("sine_log_density")
+def adding_two_branches(x):
+    one_branch = -math.log(2 * math.pi) - 0.5 * np.log((1 - x) * (1 + x))
+    return np.logaddexp(one_branch, one_branch)
+
+
+@right("sine_log_density")
+def as_a_beta_density(x):
+    """(1 + x)/2 is Beta(1/2, 1/2)."""
+    u, v = (1 + x) / 2, (1 - x) / 2
+    return -0.5 * np.log(u) - 0.5 * np.log(v) - math.log(math.pi) - math.log(2)
+
+
+@wrong(
+    "sine_log_density",
+    "Your density is half of what it should be: its mass is one half. How many angles have the sine x?",
+    "Each x between -1 and 1 comes from two angles, and the mass near each of them lands near x.",
+)
+def one_branch(x):
+    return -math.log(2 * math.pi) - 0.5 * (np.log1p(x) + np.log1p(-x))
+
+
+@wrong(
+    "sine_log_density",
+    "Your density falls towards the ends, and the histogram rises there: the correction has the wrong sign. "
+    "Is it dx/dtheta or dtheta/dx that the formula wants?",
+)
+def wrong_direction(x):
+    return -math.log(math.pi) + 0.5 * (np.log1p(x) + np.log1p(-x))
+
+
+@wrong(
+    "sine_log_density",
+    "You have 1 - x^2 where its square root belongs: cos(theta) = sqrt(1 - sin(theta)^2).",
+)
+def square_root_lost(x):
+    return -math.log(math.pi) - (np.log1p(x) + np.log1p(-x))
+
+
+@wrong(
+    "sine_log_density",
+    "This is the density itself. The exercise asks for its logarithm.",
+)
+def density_itself(x):
+    return 1 / (math.pi * np.sqrt((1 - x) * (1 + x)))
+
+
+# chain_log_density: layers (A, b), each a linear step and a bend.
+
+
+@right("chain_log_density")
+def with_a_list_of_log_dets(x, layers):
+    log_dets = []
+    h = x
+    for A, b in layers:
+        u = h @ A.T + b
+        t = np.tanh(u)
+        log_dets += [np.linalg.slogdet(A)[1], np.log(2 - t * t).sum(-1)]
+        h = u + t
+    D = x.shape[-1]
+    return -0.5 * (h * h).sum(-1) - 0.5 * D * math.log(2 * math.pi) + sum(log_dets)
+
+
+@right("chain_log_density")
+def by_recursion(x, layers):
+    if not layers:
+        return -0.5 * (x**2 + math.log(2 * math.pi)).sum(axis=-1)
+    (A, b), rest = layers[0], layers[1:]
+    u = np.matmul(x, np.transpose(A)) + b
+    log_det = np.log(np.abs(np.linalg.det(A))) + np.log1p(1 / np.cosh(np.clip(u, -300, 300)) ** 2).sum(
+        axis=-1
+    )
+    return log_det + by_recursion(u + np.tanh(u), rest)
+
+
+@wrong(
+    "chain_log_density",
+    "You subtract the log-determinants and the formula adds them: these maps go from data to noise.",
+)
+def minus_log_dets(x, layers):
+    total = np.zeros(x.shape[:-1])
+    for A, b in layers:
+        u = x @ A.T + b
+        total = total + np.linalg.slogdet(A)[1] + np.log(2 - np.tanh(u) ** 2).sum(-1)
+        x = u + np.tanh(u)
+    return -0.5 * (x**2 + math.log(2 * math.pi)).sum(-1) - total
+
+
+@wrong(
+    "chain_log_density",
+    "Every log-determinant here is taken at the data. The second step does not see the data: which point does it see?",
+    "In the sum, the k-th slope is evaluated at h_{k-1}, what the first k - 1 steps have made of x. Is x updated in your loop?",
+)
+def all_at_the_data(x, layers):
+    h, total = x, np.zeros(x.shape[:-1])
+    for A, b in layers:
+        total = total + np.linalg.slogdet(A)[1] + np.log(2 - np.tanh(x) ** 2).sum(-1)
+        u = h @ A.T + b
+        h = u + np.tanh(u)
+    return -0.5 * (h**2 + math.log(2 * math.pi)).sum(-1) + total
+
+
+@wrong(
+    "chain_log_density",
+    "You ask the noise about x. It is the end of the chain, z, that is standard normal.",
+)
+def noise_at_the_data(x, layers):
+    h, total = x, np.zeros(x.shape[:-1])
+    for A, b in layers:
+        u = h @ A.T + b
+        total = total + np.linalg.slogdet(A)[1] + np.log(2 - np.tanh(u) ** 2).sum(-1)
+        h = u + np.tanh(u)
+    return -0.5 * (x**2 + math.log(2 * math.pi)).sum(-1) + total
+
+
+@wrong(
+    "chain_log_density",
+    "One number comes back for each coordinate, and each point has one density. "
+    "The coordinates of z are independent: what becomes of their log-densities?",
+)
+def not_summed_over_dimensions(x, layers):
+    total = np.zeros(x.shape[:-1])
+    for A, b in layers:
+        u = x @ A.T + b
+        total = total + np.linalg.slogdet(A)[1] + np.log(2 - np.tanh(u) ** 2).sum(-1)
+        x = u + np.tanh(u)
+    return -0.5 * (x**2 + math.log(2 * math.pi)) + total[..., None]
+
+
+@wrong(
+    "chain_log_density",
+    "You apply the layers from the last to the first. The first of the list meets the data first.",
+)
+def layers_reversed(x, layers):
+    total = np.zeros(x.shape[:-1])
+    for A, b in reversed(layers):
+        u = x @ A.T + b
+        total = total + np.linalg.slogdet(A)[1] + np.log(2 - np.tanh(u) ** 2).sum(-1)
+        x = u + np.tanh(u)
+    return -0.5 * (x**2 + math.log(2 * math.pi)).sum(-1) + total
+
+
+# verdict: the sign-bug detective.
+
+
+@right("verdict")
+def by_counting_samples(grid, log_p, samples):
+    p = np.exp(log_p)
+    slices = 0.5 * (p[:-1] + p[1:]) * (grid[1:] - grid[:-1])
+    if not np.isclose(slices.sum(), 1, rtol=0, atol=0.01):
+        return "not a density"
+    model = np.append(0, np.cumsum(slices))
+    counted = np.array([(samples <= x).mean() for x in grid])
+    return "wrong density" if np.any(np.abs(model - counted) > 0.05) else "no objection"
+
+
+@right("verdict")
+def with_a_loop(grid, log_p, samples):
+    p = np.exp(log_p)
+    mass = np.trapezoid(p, grid)
+    if not np.isfinite(mass) or abs(mass - 1) > 0.01:
+        return "not a density"
+    ordered, below = np.sort(samples), 0.0
+    for i in range(1, len(grid)):
+        below += (p[i] + p[i - 1]) / 2 * (grid[i] - grid[i - 1])
+        if abs(below - np.searchsorted(ordered, grid[i], side="right") / len(ordered)) > 0.05:
+            return "wrong density"
+    return "no objection"
+
+
+@wrong(
+    "verdict",
+    "Your test lets nan through: every comparison with nan is False. Ask instead whether the mass is within 0.01 of one.",
+)
+def nan_passes(grid, log_p, samples):
+    mass = np.trapezoid(np.exp(log_p), grid)
+    if abs(mass - 1) > 0.01:
+        return "not a density"
+    p = np.exp(log_p)
+    below = np.append(0, np.cumsum((p[1:] + p[:-1]) / 2 * np.diff(grid)))
+    fraction = np.searchsorted(np.sort(samples), grid, side="right") / len(samples)
+    return "wrong density" if np.abs(below - fraction).max() > 0.05 else "no objection"
+
+
+@wrong(
+    "verdict",
+    "Mass one convinces your test, and the map used backwards has mass one. The samples are evidence too.",
+)
+def mass_only(grid, log_p, samples):
+    mass = np.trapezoid(np.exp(log_p), grid)
+    return "no objection" if abs(mass - 1) <= 0.01 else "not a density"
+
+
+@wrong(
+    "verdict",
+    "You integrate log_p itself. Which function of it is the density?",
+)
+def integrates_the_log(grid, log_p, samples):
+    mass = np.trapezoid(log_p, grid)
+    if not abs(mass - 1) <= 0.01:
+        return "not a density"
+    return "no objection"
+
+
+# fit_waiting_times: z = a log x + b by gradient descent.
+
+
+@right("fit_waiting_times")
+def with_named_gradients(x, steps, rate):
+    u, a, b = np.log(x), 1.0, 0.0
+    for _ in range(steps):
+        z = a * u + b
+        gradient_a = (z * u).mean() - 1 / a
+        gradient_b = z.mean()
+        a -= rate * gradient_a
+        b -= rate * gradient_b
+    return float(a), float(b)
+
+
+@right("fit_waiting_times")
+def with_sums_computed_once(x, steps, rate):
+    u = np.log(x)
+    mean, square = u.mean(), (u * u).mean()
+    theta = np.array([1.0, 0.0])
+    for _ in range(steps):
+        a, b = theta
+        theta = theta - rate * np.array([a * square + b * mean - 1 / a, a * mean + b])
+    return theta[0], theta[1]
+
+
+@wrong(
+    "fit_waiting_times",
+    "Your a has shrunk to nothing: only the first term is at work, and it pulls every z to zero. "
+    "Which term of the log-likelihood forbids that, and what is its derivative with respect to a?",
+    when=lambda returned, *args: 0 <= returned[0] < 1e-2 and abs(returned[1]) < 1e-2,
+)
+def log_det_forgotten(x, steps, rate):
+    u, a, b = np.log(x), 1.0, 0.0
+    for _ in range(steps):
+        z = a * u + b
+        a, b = a - rate * np.mean(z * u), b - rate * np.mean(z)
+    return a, b
+
+
+@wrong(
+    "fit_waiting_times",
+    "Your log-determinant pushes a the wrong way, towards zero and past it. The loss has - log a in it: "
+    "what is its derivative?",
+)
+def log_det_of_the_wrong_sign(x, steps, rate):
+    u, a, b = np.log(x), 1.0, 0.0
+    for _ in range(steps):
+        z = a * u + b
+        a, b = a - rate * (np.mean(z * u) + 1 / a), b - rate * np.mean(z)
+    return a, b
+
+
+@wrong(
+    "fit_waiting_times",
+    "Your numbers ran away: you climb the loss instead of descending it. A step goes against the gradient.",
+    when=lambda returned, *args: not np.isfinite(returned).all() or max(abs(v) for v in returned) > 1e6,
+)
+def uphill(x, steps, rate):
+    u, a, b = np.log(x), 1.0, 0.0
+    with np.errstate(all="ignore"):
+        for _ in range(steps):
+            z = a * u + b
+            a, b = a + rate * (np.mean(z * u) - 1 / a), b + rate * np.mean(z)
+    return a, b
+
+
+@wrong(
+    "fit_waiting_times",
+    "Your map fits x itself, and the chain begins with u = log x.",
+    when=lambda returned, x, *args: np.allclose(returned, (1 / x.std(), -x.mean() / x.std()), rtol=0.02),
+)
+def without_the_logarithm(x, steps, rate):
+    a, b = 1.0, 0.0
+    for _ in range(steps):
+        z = a * x + b
+        a, b = a - rate * (np.mean(z * x) - 1 / a), b - rate * np.mean(z)
+    return a, b
+
+
+@wrong(
+    "fit_waiting_times",
+    "You return the mean and the standard deviation of log x. Those describe the data; z = a u + b needs the numbers "
+    "that undo them.",
+    when=lambda returned, x, *args: np.allclose(
+        sorted(returned), sorted((np.log(x).std(), np.log(x).mean())), rtol=0.01
+    ),
+)
+def mean_and_deviation(x, steps, rate):
+    u = np.log(x)
+    return u.std(), u.mean()

@@ -1,0 +1,111 @@
+"""The running comparison of flows: what forward, inverse and log-det cost, in theory and measured here."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from IPython.display import display
+
+DIM = 64
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Row:
+    """One flow: orders of cost for a point, and make(rng) -> its forward, inverse and log-det on a batch."""
+
+    topic: str
+    flow: str
+    orders: tuple[str, str, str]
+    make: Callable[[np.random.Generator], tuple[Callable, Callable, Callable]]
+
+
+def seconds(function: Callable[[], object], budget: float = 0.05) -> float:
+    """Median time of a call, over the calls that fit into the budget (at least three), after one to warm up."""
+    function()
+    times, end = [], time.perf_counter() + budget
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _elementwise(rng):
+    x, a, b = rng.normal(size=(BATCH, DIM)), rng.uniform(0.5, 2, DIM), rng.normal(size=DIM)
+    return lambda: a * x + b, lambda: (x - b) / a, lambda: np.log(np.abs(a)).sum(-1)
+
+
+def _dense(rng):
+    x, A = rng.normal(size=(BATCH, DIM)), rng.normal(size=(DIM, DIM))
+    return lambda: x @ A.T, lambda: np.linalg.solve(A, x.T).T, lambda: np.linalg.slogdet(A)[1]
+
+
+def _triangular(rng):
+    x, L = rng.normal(size=(BATCH, DIM)), np.tril(rng.normal(size=(DIM, DIM))) / DIM + np.eye(DIM)
+
+    def substitute():
+        z = np.zeros_like(x)
+        for i in range(DIM):
+            z[:, i] = (x[:, i] - z[:, :i] @ L[i, :i]) / L[i, i]
+        return z
+
+    return lambda: x @ L.T, substitute, lambda: np.log(np.abs(np.diagonal(L))).sum(-1)
+
+
+def _coupling(rng):
+    import torch
+
+    from flowkit.coupling import coupling_stack
+    from flowkit.lab.nets import mlp
+
+    with torch.random.fork_rng():
+        torch.manual_seed(int(rng.integers(2**31)))
+        f = coupling_stack(DIM, layers=1, net=mlp)
+        x = torch.randn(BATCH, DIM)
+    forward = torch.no_grad()(f.forward)
+    inverse = torch.no_grad()(f.inverse)
+    s = torch.zeros(BATCH, DIM // 2)
+    return lambda: forward(x), lambda: inverse(x), lambda: s.sum(-1)
+
+
+ROWS = (
+    Row("change_of_variables", "affine, elementwise", ("D", "D", "D"), _elementwise),
+    Row("determinants", "dense linear, by LU", ("D²", "D³ once, then D²", "D³ once"), _dense),
+    Row("determinants", "triangular linear", ("D²", "D²", "D"), _triangular),
+    Row("coupling", "affine coupling, one net H wide", ("D H", "D H", "D"), _coupling),
+)
+
+
+def measure(topic: str, seed: int) -> list[tuple[Row, list[float]]]:
+    """Each row up to the lesson `topic`, with microseconds a point for forward, inverse and log-det."""
+    topics = [row.topic for row in ROWS]
+    if topic not in topics:
+X
+    last = max(i for i, name in enumerate(topics) if name == topic)
+    rng = np.random.default_rng(seed)
+    return [(row, [seconds(f) / BATCH * 1e6 for f in row.make(rng)]) for row in ROWS[: last + 1]]
+
+
+def show(topic: str, seed: int) -> None:
+    """Displays the comparison as a table, up to and with the lesson `topic`."""
+    head = ("flow", "forward", "inverse", "log-det")
+    body = [
+        (row.flow, *(f"O({order}), {t:.3g} µs" for order, t in zip(row.orders, times, strict=True)))
+        for row, times in measure(topic, seed)
+    ]
+    caption = f"Cost for one point, and the time measured here: D = {DIM}, batches of {BATCH}"
+    text = "\n".join(["  ".join(row) for row in (head, *body)])
+    display({"text/html": _html(caption, head, body), "text/plain": f"{caption}\n{text}"}, raw=True)
+
+
+def _html(caption: str, head: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
+    titles = "".join(f'<th scope="col">{title}</th>' for title in head)
+    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
+    return (
+        f"<table><caption>{escape(caption)}</caption>"
+        f"<thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>"
+    )
