@@ -124,7 +124,7 @@ def _read_lesson(path: Path, place: int, table: dict) -> Lesson:
     types = {field.name: field.type for field in fields(Lesson)}
     for key in table.keys() - types.keys():
         raise CourseError(
-            f"{path}: {name} has a key {key!r} that means nothing. The keys are {', '.join(types)}."
+            f"{path}: {name} has a key {key!r} that means nothing; the keys are {', '.join(types)}."
         )
     for key, kind in types.items():
         if key not in table:

@@ -3,20 +3,21 @@
 import html
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from autograder.course import Course
 from autograder.master import SCHEME, SOLUTION, Master, read_master, regions, stub
 
 RUN = 3  # telling lines in a row that make a leak; all of them where a secret has fewer
+HIDDEN_RUN = 2  # the same for hidden tests, whose lines tell more: those shown elsewhere do not count
 TELLING = 12  # characters, without white space, from which a line says something
 
 
 def leaks(course: Course, *places: Path) -> list[str]:
     """One sentence for each secret of the course's masters that some file in these folders (or files) holds.
 
-    Looked for: the body of every solution, every hidden test, mark scheme and model answer, in runs of RUN
+    Looked for: the body of every solution, every hidden test, mark scheme and model answer, in runs of a few
     lines. White space does not count, nor HTML tags, JSON escapes, metadata or outputs of notebooks. Lines
     of a hidden test that the lesson shows elsewhere (imports, the public test's reference) are no secret.
     """
@@ -39,16 +40,16 @@ def _secrets(master: Master) -> Iterator[tuple[str, list[list[str]]]]:
         name = f"{master.lesson.topic}.{exercise.name}"
         if exercise.solution:
             for body in regions(exercise.solution.source, SOLUTION):
-                yield f"the solution of {name}", _runs(body.split("\n"), set())
+                yield f"the solution of {name}", _runs(body.split("\n"))
         for cell in exercise.hidden:
-            yield f"a hidden test of {name}", _runs(cell.source.split("\n"), public)
+            yield f"a hidden test of {name}", _runs(cell.source.split("\n"), public, HIDDEN_RUN)
         if exercise.written:
             answer = exercise.written.source
             for scheme in regions(answer, SCHEME):
-                yield f"the mark scheme of {name}", _runs(scheme.split("\n"), set())
+                yield f"the mark scheme of {name}", _runs(scheme.split("\n"))
                 answer = answer.replace(scheme, "")
             kept = [line for line in answer.split("\n") if not any(m in line for m in (*SOLUTION, *SCHEME))]
-            yield f"the model answer of {name}", _runs(kept, set())
+            yield f"the model answer of {name}", _runs(kept)
 
 
 def _public_lines(master: Master) -> Iterator[str]:
@@ -57,18 +58,18 @@ def _public_lines(master: Master) -> Iterator[str]:
             yield from stub(cell.source).split("\n")
 
 
-def _runs(lines: list[str], public: set[str]) -> list[list[str]]:
-    """The shortest stretches of neighbouring lines with RUN telling ones, or one with all there are."""
+def _runs(lines: list[str], public: Set[str] = frozenset(), run: int = RUN) -> list[list[str]]:
+    """The shortest stretches of neighbouring lines with so many telling ones, or one with all there are."""
     lines = [line for line in lines if line.strip()]
     telling = [_is_telling(line, public) for line in lines]
-    wanted = min(RUN, sum(telling))
+    wanted = min(run, sum(telling))
     places = [n for n, tells in enumerate(telling) if tells]
     if not wanted:
         return []
     return [lines[first : last + 1] for first, last in zip(places, places[wanted - 1 :], strict=False)]
 
 
-def _is_telling(line: str, public: set[str]) -> bool:
+def _is_telling(line: str, public: Set[str]) -> bool:
     squeezed = _squeeze(line)
     boilerplate = line.lstrip().startswith(("import ", "from ", "#"))
     return len(squeezed) >= TELLING and not boilerplate and squeezed not in public

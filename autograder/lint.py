@@ -182,8 +182,8 @@ def graded_code_stands_without_shows(page: Page) -> Iterator[str]:
             continue
         for name in sorted(syntax.free_names(cell.source) - defined):
             if name in shown:
-                reason = f"{name} comes from cell {shown[name].place}, which only shows: it does not run at grading"
-                yield page.fault(cell, f"{reason}; define {name} in a cell without the tag")
+                reason = f"{name} comes from cell {shown[name].place}, which does not run at grading"
+                yield page.fault(cell, f"{reason}: define it in a cell without the tag show")
             elif cell.kind in ("code", "solution"):
                 yield page.fault(cell, f"{name} is not defined in this cell or in a cell before it")
         if cell.kind in ("code", "solution"):
@@ -371,11 +371,11 @@ def answers_are_to_exercises(page: Page) -> Iterator[str]:
 
 
 def _hints(page: Page) -> Iterator[tuple[Exercise, list[str]]]:
-    """Each exercise with code, and the <details> between its statement and the next one."""
+    """Each exercise with code, and the <details> from its statement up to the next one."""
     places = [exercise.statement.place for exercise in page.master.exercises] + [len(page.master.cells) + 1]
     for exercise, end in zip(page.master.exercises, places[1:], strict=True):
-        own = page.master.cells[exercise.statement.place : end - 1]
-        text = "\n".join(cell.source for cell in own if cell.kind == "prose")
+        own = page.master.cells[exercise.statement.place - 1 : end - 1]
+        text = "\n".join(cell.source for cell in own if cell.kind in ("exercise", "prose"))
         if exercise.solution:
             yield exercise, re.findall(r"<details.*?</details>", text, re.S)
 
