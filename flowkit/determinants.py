@@ -54,36 +54,39 @@ def laplace(a, memo: bool = False) -> Expansion:
     """det A = sum over j of (-1)^(i+j) A[i, j] M[i, j], along the first row, and so on within each minor M.
 
     Zero entries are skipped (in a batch, those that are zero in all its matrices): sparsity makes Laplace
-    cheap, n - 1 multiplications where A is lower triangular. A full A takes O(n!). The minors of the last
-    rows are named by their columns alone; with memo each is worked out once: O(2^n n), and memory O(2^n).
+    cheap, n - 1 multiplications where A is lower triangular (an upper triangular one has to be transposed
+    first: its zeros are met too late). A full A takes O(n!). The minors of the last rows are named by their
+    columns alone; with memo each is worked out once: O(2^n n), and memory O(2^n).
 
     >>> laplace([[1.0, 2.0], [3.0, 4.0]])
     Expansion(det=np.float64(-2.0), multiplications=2)
     """
     a = _square(a)
-    det, count = _expand(a, tuple(range(a.shape[-1])), {} if memo else None)
-    return Expansion(det[()], count)
+    n = a.shape[-1]
+    zero = np.zeros(a.shape[:-2], a.dtype)[()]
+    rows = [{j: a[..., i, j][()] for j in range(n) if a[..., i, j].any()} for i in range(n)]
+    known = {}
 
+    def expand(columns):
+        """The minor of these columns in the last rows, and the multiplications done for it."""
+        if not columns:
+            return zero + 1, 0
+        row = rows[n - len(columns)]
+        if len(columns) == 1:
+            return row.get(columns[0], zero), 0
+        if columns in known:
+            return known[columns], 0
+        total, count = zero, 0
+        for place, j in enumerate(columns):
+            if j in row:
+                minor, inner = expand(columns[:place] + columns[place + 1 :])
+                total = total - row[j] * minor if place % 2 else total + row[j] * minor
+                count += inner + 1
+        if memo:
+            known[columns] = total
+        return total, count
 
-def _expand(a, columns, known):
-    """The minor of the last len(columns) rows and of these columns, and the multiplications done for it."""
-    row = a.shape[-1] - len(columns)
-    if not columns:
-        return np.ones(a.shape[:-2], a.dtype), 0
-    if len(columns) == 1:
-        return a[..., row, columns[0]], 0
-    if known is not None and columns in known:
-        return known[columns], 0
-    total, count = np.zeros(a.shape[:-2], a.dtype), 0
-    for place, j in enumerate(columns):
-        entry = a[..., row, j]
-        if entry.any():
-            minor, inner = _expand(a, columns[:place] + columns[place + 1 :], known)
-            total = total + (-1) ** place * entry * minor
-            count += inner + 1
-    if known is not None:
-        known[columns] = total
-    return total, count
+    return Expansion(*expand(tuple(range(n))))
 
 
 def det_laplace(a):
