@@ -156,7 +156,7 @@ def checkerboard() -> Target:
     def log_density(x):
         dark = torch.floor(x / 2).sum(-1) % 2 == 0
         on_board = ((x >= -4) & (x < 4)).all(-1)
-        return torch.where(dark & on_board, -math.log(32), -torch.inf)
+        return x.new_full((), -math.log(32)).where(dark & on_board, -torch.inf)
 
     return Target("checkerboard", 2, math.log(32), (-4.0, 4.0, -4.0, 4.0), draw, log_density)
 
@@ -180,12 +180,12 @@ def eight_gaussians() -> Target:
     return _blurred("eight_gaussians", noise, box, draw, _mixture(centres, noise))
 
 
-def two_moons(noise: float = 0.1) -> Target:
+def two_moons(noise: float = 0.15) -> Target:
     """Two interleaved half circles of radius one, blurred by Gaussian noise, and centred at zero.
 
     Upper moon: (cos t - 1/2, sin t - 1/4), t uniform on [0, pi]. The lower one is its mirror image in the
     origin. The density is the integral over t of N(x; moon(t), noise^2 I), by Gauss and Legendre's rule.
-    Entropy by quadrature: 1.0076 nats at noise 0.1.
+    Entropy by quadrature: 1.4168 nats at noise 0.15.
     """
 
     def upper(v):
@@ -197,11 +197,11 @@ def two_moons(noise: float = 0.1) -> Target:
     return _curve_and_mirror("two_moons", upper, 1, math.pi, noise, extent)
 
 
-def two_spirals(noise: float = 0.1) -> Target:
+def two_spirals(noise: float = 0.2) -> Target:
     """Two arms of one and a half turns, blurred by Gaussian noise.
 
     One arm: (t cos t, t sin t) / 3, t^2 uniform on [0, (3 pi)^2]. The other is its mirror image.
-    Entropy by quadrature: 2.5406 nats at noise 0.1.
+    Entropy by quadrature: 3.2137 nats at noise 0.2.
     """
 
     def arm(v):
@@ -239,23 +239,21 @@ def rings(noise: float = 0.1, radii: tuple[float, ...] = (1.0, 2.0, 3.0)) -> Tar
 def _mixture(centres: Tensor, noise: float, log_weights: Tensor | None = None):
     """x -> log of the sum over k of w_k N(x; c_k, noise^2 I); equal weights when none are given.
 
-    Cost: one exponential for each pair of point and centre, at most about four million at a time.
+    The exponent -|x - c|^2 / 2 s^2 is expanded, so that one matrix product serves all pairs of point and
+    centre; what cancels is some 1e4 at most, which leaves twelve digits of float64. Cost: one exponential for
+    each pair, about four million pairs at a time.
     """
     if log_weights is None:
         log_weights = torch.full((len(centres),), -math.log(len(centres)), dtype=torch.float64)
-    at_zero = log_weights - math.log(2 * math.pi * noise**2)
+    scaled = centres / noise**2
+    offsets = log_weights - math.log(2 * math.pi * noise**2) - (centres * scaled).sum(-1) / 2
 
     def log_density(x):
         rows = x.reshape(-1, 2).split(4_000_000 // len(centres))
-        parts = [(at_zero - _squared_distance(row, centres) / (2 * noise**2)).logsumexp(-1) for row in rows]
-        return torch.cat(parts).reshape(x.shape[:-1])
+        parts = [torch.addmm(offsets, row, scaled.mT).logsumexp(-1) for row in rows]
+        return torch.cat(parts).reshape(x.shape[:-1]) - x.square().sum(-1) / (2 * noise**2)
 
     return log_density
-
-
-def _squared_distance(x: Tensor, centres: Tensor) -> Tensor:
-    """(N, 2) and (K, 2) -> (N, K), without the cancellation of |x|^2 - 2 x.c + |c|^2."""
-    return (x[:, None, 0] - centres[:, 0]).square() + (x[:, None, 1] - centres[:, 1]).square()
 
 
 def _curve_and_mirror(name, curve, power, length, noise, extent) -> Target:
