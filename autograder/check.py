@@ -15,6 +15,7 @@ import linecache
 import os
 import random
 import sys
+import textwrap
 import traceback
 import types
 import warnings
@@ -31,6 +32,7 @@ from autograder.diagnosis import Finding, Trial
 
 SEED = "AUTOGRADER_SEED"  # set while grading, a value for each student
 HIDDEN = diagnosis.HIDDEN  # not empty while a hidden test runs: messages then show no inputs
+WIDTH = 88  # of messages: notebooks break the lines of an error within words
 
 _passed: dict[str, Any] = {}
 _failures: Counter[tuple[str, str]] = Counter()
@@ -54,7 +56,8 @@ class Outcome(AssertionError):
 
     def _render_traceback_(self) -> list[str]:
         """What a notebook prints: the message, and no line of the test."""
-        return [f"\x1b[1m{self.headline}\x1b[0m", *self.message.split("\n")]
+        lines = [textwrap.fill(line, WIDTH, break_long_words=False) for line in self.message.split("\n")]
+        return [f"\x1b[1m{self.headline}\x1b[0m", *lines]
 
 
 class NotAttempted(Outcome):

@@ -475,18 +475,21 @@ def _some_right(name: str, trials: list[Trial]) -> Finding | None:
 
 
 def _told_apart(trials: list[Trial], is_bad: Callable[[Trial], bool]) -> str | None:
-    """The words for a property that the bad inputs have and no other input has."""
+    """The words for what the bad inputs have in common and no other input has: two at most."""
     bad = [is_bad(trial) for trial in trials]
     if all(bad):
         return None
     properties = [dict(_properties(trial)) for trial in trials]
-    for words in dict.fromkeys(words for found in properties for words in found):
-        if [found.get(words, False) for found in properties] == bad:
-            return words
-    return None
+    every = dict.fromkeys(words for found in properties for words in found)
+    telling = [words for words in every if [found.get(words, False) for found in properties] == bad]
+    return ", which is also ".join(telling[:2]) or None
 
 
 def _properties(trial: Trial) -> Iterator[tuple[str, bool]]:
+    for name, value in scalars_in(trial.names, trial.args, trial.kwargs).items():
+        yield f"when {name} is negative", value < 0
+        yield f"when {name} is zero", value == 0
+        yield f"when {name} is positive", value > 0
     points = trial.points
     if points is not None:
         yield f"when the points are {points.dtype}", True
@@ -498,10 +501,6 @@ def _properties(trial: Trial) -> Iterator[tuple[str, bool]]:
         yield "for a batch of one", points.ndim > 1 and math.prod(points.shape[:-1]) == 1
         yield "for more than one point", math.prod(points.shape[:-1]) > 1
         yield "when the points have negative entries", bool(np.isrealobj(points) and (points < 0).any())
-    for name, value in scalars_in(trial.names, trial.args, trial.kwargs).items():
-        yield f"when {name} is negative", value < 0
-        yield f"when {name} is zero", value == 0
-        yield f"when {name} is positive", value > 0
     yield "when the inputs are large", largest([*trial.args, *trial.kwargs.values()]) > 20
 
 

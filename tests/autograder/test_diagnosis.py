@@ -1,0 +1,381 @@
+"""Each slip of the field, made on purpose, is told for what it is; what is right is not refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from autograder import answers, check, diagnosis
+from autograder.answers import Bank, right, wrong
+
+RNG = np.random.default_rng(0)
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+@pytest.fixture(autouse=True)
+def fresh_kernel():
+    check._passed.clear()
+    check._failures.clear()
+
+
+def log_density(x, slope):
+    """A diagonal Gaussian under x -> slope * x: the reference of most tests here."""
+    z = slope * x
+    return -0.5 * (z * z).sum(-1) + x.shape[-1] * (math.log(abs(slope)) - HALF_LOG_2PI)
+
+
+POINTS = [(RNG.normal(size=(5, 3)), 2.0), (RNG.normal(size=(1, 1)), -0.5), (RNG.normal(size=(2, 3, 7)), 0.3)]
+
+
+def finding(student, cases=POINTS, reference=log_density, exercise="nowhere.answer", **options):
+    """What a check says of an answer, or None when it is right."""
+    namespace = {
+        "check": check,
+        "answer": student,
+        "arguments": (exercise, cases, reference),
+        "options": options,
+    }
+    try:
+        exec("check.values(*arguments, **options)", namespace)
+    except check.Outcome as outcome:
+        return outcome
+    return None
+
+
+def of(transform):
+    return lambda x, slope: transform(log_density(x, slope), x, slope)
+
+
+@pytest.mark.parametrize(
+    ("kind", "student"),
+    [
+        ("none", lambda x, slope: print(end="")),
+        ("type", of(lambda e, x, s: e.tolist() if e.ndim == 1 else e)),
+        ("type", of(lambda e, x, s: "0.3")),
+        ("type", of(lambda e, x, s: torch.from_numpy(e))),
+        ("type", of(lambda e, x, s: (e, e))),
+        ("dtype", of(lambda e, x, s: e.astype(np.float32))),
+        ("dtype", of(lambda e, x, s: e.astype(int))),
+        ("shape", of(lambda e, x, s: e.sum())),
+        ("shape", of(lambda e, x, s: float(e.sum()))),
+        ("shape", of(lambda e, x, s: e[..., None])),
+        ("shape", of(lambda e, x, s: e[None])),
+        ("shape", lambda x, slope: -0.5 * (slope * x) ** 2 + math.log(abs(slope)) - HALF_LOG_2PI),
+        ("nan", of(lambda e, x, s: e + np.log(np.float64(s)) - np.log(abs(s)))),
+        ("nan", of(lambda e, x, s: np.where(x[..., 0] > 0, e, -np.inf))),
+        ("sign", of(lambda e, x, s: -e)),
+        ("log_missing", of(lambda e, x, s: np.exp(e))),
+        ("log_missing_and_sign", of(lambda e, x, s: np.exp(-e))),
+        ("reciprocal", of(lambda e, x, s: 1 / e)),
+        ("mean_dims", of(lambda e, x, s: e / x.shape[-1])),
+        ("sum_dims", of(lambda e, x, s: e * x.shape[-1])),
+        ("mean_points", of(lambda e, x, s: e / e.size)),
+        ("sum_points", of(lambda e, x, s: e * e.size)),
+        ("twice", of(lambda e, x, s: 2 * e)),
+        ("half", of(lambda e, x, s: e / 2)),
+        ("square", of(lambda e, x, s: e * e)),
+        ("complement", of(lambda e, x, s: 1 - e)),
+        ("summed_points", of(lambda e, x, s: np.full_like(e, e.sum()))),
+        ("reversed_dims", of(lambda e, x, s: e[..., ::-1])),
+        ("constant", of(lambda e, x, s: e + 3)),
+        ("factor", of(lambda e, x, s: e * 1.7)),
+        ("same_number", of(lambda e, x, s: np.zeros_like(e))),
+        ("some_inputs", of(lambda e, x, s: e + (s < 0))),
+        ("some_inputs", of(lambda e, x, s: e * 1.3 if x.ndim > 2 else e)),
+        ("some_entries", of(lambda e, x, s: np.where(np.arange(e.size).reshape(e.shape) % 2, e, e - e**3))),
+        ("plain", of(lambda e, x, s: np.sin(e) + x[..., 0])),
+    ],
+)
+def test_slips(kind, student):
+    found = finding(student)
+    assert found.kind == kind, str(found)
+
+
+@pytest.mark.parametrize(
+    ("words", "student"),
+    [
+        ("each point has a value of its own", of(lambda e, x, s: e.sum())),
+        ("The last axis was kept with length 1", of(lambda e, x, s: e[..., None])),
+        (
+            "one value for each dimension of each point",
+            lambda x, slope: -0.5 * (slope * x) ** 2 + math.log(abs(slope)) - HALF_LOG_2PI,
+        ),
+        ("The last axis is gone", of(lambda e, x, s: e.sum(-1) if e.ndim > 1 else e)),
+        ("an extra axis of length 1 in front", of(lambda e, x, s: e[None])),
+        ("float32 where float64 went in", of(lambda e, x, s: e.astype(np.float32))),
+        ("wrong when slope is negative", of(lambda e, x, s: e + (s < 0))),
+        ("It happens when slope is negative", of(lambda e, x, s: e * np.log(np.float64(s)))),
+        (
+            "wrong when the points have more than one leading axis",
+            of(lambda e, x, s: e * 1.3 if x.ndim > 2 else e),
+        ),
+        ("wrong in one dimension (D = 1)", of(lambda e, x, s: e * 1.3 if x.shape[-1] == 1 else e)),
+        ("Does the density still integrate to one?", of(lambda e, x, s: e + HALF_LOG_2PI)),
+    ],
+)
+def test_words(words, student):
+    assert words in finding(student).message
+
+
+def test_one_type_wrong_and_another_right():
+    cases = [(RNG.normal(size=(4, 2)).astype(t), t(2)) for t in (np.float32, np.float64)]
+
+    def double(x, slope):
+        return slope * x
+
+    assert finding(double, cases, double) is None
+    assert (
+        "float64 where float32 went in"
+        in finding(lambda x, s: double(x, np.array([s], float)), cases, double).message
+    )
+    coarse = finding(lambda x, s: double(x, s) + (x.dtype == np.float64), cases, double)
+    assert "wrong when the points are float64" in coarse.message
+
+
+def test_patterns_of_entries():
+    points = [(RNG.normal(size=(4, 4)),), (RNG.normal(size=(3, 3)),)]
+
+    def cube(x):
+        return x**3
+
+    def half_wrong(where):
+        return lambda x: np.where(where(x), cube(x), np.sin(x) + 2)
+
+    def said(where):
+        return finding(half_wrong(where), points, cube).message
+
+    assert "for the first point only" in said(lambda x: np.arange(len(x))[:, None] < 1)
+    assert "for the last point only" in said(lambda x: np.arange(len(x))[:, None] > len(x) - 2)
+    assert "for all points but the last" in said(lambda x: np.arange(len(x))[:, None] < len(x) - 1)
+    assert "wrong where it is negative" in said(lambda x: x > 0)
+    assert "wrong where it is positive" in said(lambda x: x < 0)
+    assert "on the diagonal" in said(lambda x: np.eye(len(x), dtype=bool))
+    assert "beside the diagonal" in said(lambda x: ~np.eye(len(x), dtype=bool))
+    assert "is right at 15 of 16 entries. The first that is not is [1, 2]" in said(
+        lambda x: np.arange(x.size).reshape(x.shape) != 6
+    )
+    assert finding(lambda x: cube(x).T, points, cube).kind == "transposed"
+    assert finding(lambda x: np.abs(cube(x)), points, cube).kind == "abs_too_many"
+    assert finding(cube, points, lambda x: np.abs(cube(x))).kind == "abs_missing"
+
+
+def test_in_place():
+    def changes(x, slope):
+        result = log_density(x, slope)
+        x += 1
+        return result
+
+    found = finding(changes)
+    assert found.kind == "in_place"
+    assert "changes its argument x in place" in found.message
+    listed = finding(lambda x: x.append(3) or np.zeros(1), [([np.zeros(2)],)], lambda x: np.zeros(1))
+    assert listed is None  # a number in a list is no array, and the values are right
+
+
+def test_parts_are_named():
+    cases = [(RNG.normal(size=(5, 3)),)]
+
+    def pair(x):
+        return x.exp() if torch.is_tensor(x) else np.exp(x), x.sum(-1)
+
+    assert finding(pair, cases, pair) is None
+    assert finding(lambda x: list(pair(x)), cases, pair) is None
+    assert finding(lambda x: (pair(x)[0], -pair(x)[1]), cases, pair).kind == "sign"
+    assert "Part 2 of the answer" in finding(lambda x: (pair(x)[0], pair(x)[1][:, None]), cases, pair).message
+    assert "2 values are asked for, as a tuple" in finding(lambda x: pair(x)[0], cases, pair).message
+    assert "returned 3 values, where 2" in finding(lambda x: (*pair(x), 1), cases, pair).message
+
+    def table(x):
+        return {"z": x, "inner": [x, {"log_det": x.sum(-1)}]}
+
+    assert finding(table, cases, table) is None
+    assert "the keys asked for are ['z', 'inner']" in finding(lambda x: {"z": x}, cases, table).message
+    nested = finding(lambda x: {"z": x, "inner": [x, {"log_det": x}]}, cases, table)
+    assert "Part 'log_det' of part 2 of part 'inner' of the answer" in nested.message
+
+
+@pytest.mark.parametrize(
+    "wrap", [float, np.float64, np.asarray, lambda v: torch.tensor(float(v)), np.float32]
+)
+def test_a_scalar_is_a_scalar(wrap):
+    assert finding(lambda x: wrap(x.sum()), [(np.arange(3.0),)], lambda x: x.sum()) is None
+    assert finding(lambda x: wrap(x.sum()), [(np.arange(3.0),)], lambda x: float(x.sum())) is None
+
+
+def test_tensors_gradients_and_tolerance():
+    x = torch.linspace(-1, 1, 6).reshape(2, 3)
+    weight = torch.ones(3, requires_grad=True)
+    cases = [(x, weight), (x.double(), weight.detach().double()), (x.half(), weight.detach().half())]
+
+    def apply(x, weight):
+        return (x * weight).exp()
+
+    assert finding(apply, cases, apply) is None
+    assert finding(lambda x, w: apply(x, w) * (1 + 1e-5), cases[:1], apply) is None
+    assert finding(lambda x, w: apply(x, w) * (1 + 1e-5), cases[1:2], apply).kind == "factor"
+    assert finding(lambda x, w: apply(x, w) * (1 + 1e-5), cases[1:2], apply, rtol=1e-4) is None
+    assert finding(lambda x, w: apply(x, w).numpy(force=True), cases[:1], apply).kind == "type"
+    assert finding(lambda x, w: x.mul_(2) and None, [cases[0]], lambda x, w: x).kind in (
+        "none",
+        "error:RuntimeError",
+    )
+    assert weight.grad is None
+
+
+def test_nan_where_nan_is_right():
+    cases = [(np.array([0.0, 1.0, -1.0]),)]
+    with np.errstate(all="ignore"):
+        assert finding(np.log, cases, np.log) is None
+    assert finding(lambda x: np.where(x < 0, 0.0, np.log(np.maximum(x, 1e-300))), cases, np.log) is not None
+
+
+def test_warnings_help_to_find_a_nan():
+    student = of(lambda e, x, s: e + np.log(np.minimum(x[..., 0] * 0, 0)))
+    finding(student)
+    assert "Python warned: RuntimeWarning: divide by zero" in finding(student).message
+
+
+# Named wrong answers.
+
+
+@pytest.fixture
+def bank(monkeypatch):
+    """A bank for the topic "nowhere", with wrong answers to the exercise "answer"."""
+    monkeypatch.setattr(answers, "_banks", {"nowhere": Bank("nowhere")})
+    monkeypatch.setattr(answers, "bank", lambda topic: answers._banks.get(topic, Bank(topic)))
+
+    def declare(decorator, function, name):
+        function.__module__, function.__name__ = "autograder.answers.nowhere", name
+        return decorator(function)
+
+    return declare
+
+
+def test_a_named_wrong_answer_comes_first_and_escalates(bank):
+    bank(wrong("answer", "raised"), lambda x, slope: 1 / 0, "raises")
+    bank(wrong("answer", "another"), of(lambda e, x, s: e + 1 if x.ndim == 2 else e), "partly")
+    bank(wrong("answer", "first", "second", "third"), of(lambda e, x, s: -e), "inverse")
+    student = of(lambda e, x, s: -e + 1e-12)
+    assert [finding(student).message for _ in range(4)] == [
+        "first",
+        "first\nsecond",
+        "first\nsecond\nthird",
+        "first\nsecond\nthird",
+    ]
+    assert finding(student).kind == "named:inverse"
+    assert finding(of(lambda e, x, s: 1 - e)).kind == "complement"
+
+
+def test_a_wrong_answer_with_right_values_is_told_by_what_it_changes(bank):
+    def changes(x, slope):
+        result = log_density(x, slope)
+        x *= 0
+        return result
+
+    bank(wrong("answer", "right here, wrong elsewhere"), of(lambda e, x, s: e), "harmless")
+    assert finding(changes).kind == "in_place"
+    bank(wrong("answer", "you write into x"), changes, "changes")
+    assert finding(changes).message == "you write into x"
+
+
+def test_a_predicate_recognises_without_running_again(bank):
+    def slow(x, slope):
+        raise AssertionError("run again")
+
+    told = wrong("answer", "all the same", when=lambda returned, x, slope: np.ptp(returned) == 0)
+    bank(told, slow, "constant")
+    assert finding(of(lambda e, x, s: np.full_like(e, 7.0))).message == "all the same"
+    assert finding(of(lambda e, x, s: -e)).kind == "sign"
+
+
+def test_random_answers_are_recognised_by_their_draws(bank):
+    def noisy(x, slope):
+        return log_density(x, slope) + np.random.normal(size=x.shape[:-1])  # noqa: NPY002
+
+    bank(right("answer"), of(lambda e, x, s: e), "other")
+    bank(wrong("answer", "it is noisy"), noisy, "noisy")
+    assert finding(noisy).message == "it is noisy"
+
+
+def test_a_bank_that_needs_what_is_not_installed_is_not_asked(monkeypatch):
+    def missing(topic):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(answers, "bank", missing)
+    assert finding(of(lambda e, x, s: -e)).kind == "sign"
+
+
+# Bijections.
+
+
+class Scale(torch.nn.Module):
+    """z = x exp(a), with a log-det that a test may spoil."""
+
+    signs = (1, -1)
+
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.zeros(2))
+
+    def forward(self, x, context=None):
+        return x * self.a.exp(), self.signs[0] * self.a.sum().expand(x.shape[:-1])
+
+    def inverse(self, z, context=None):
+        return z * (-self.a).exp(), self.signs[1] * self.a.sum().expand(z.shape[:-1])
+
+
+class Swapped(Scale):
+    signs = (-1, 1)
+
+
+def law_told(student):
+    namespace = {"check": check, "answer": student}
+    try:
+        exec("check.bijection('nowhere.answer', lambda Answer: Answer(), 2, draws=1)", namespace)
+    except check.Outcome as outcome:
+        return outcome
+    return None
+
+
+def test_bijections(bank):
+    class Forward(Scale):
+        def inverse(self, z, context=None):
+            raise NotImplementedError
+
+    class Broken(Scale):
+        def forward(self, x, context=None):
+            return self.nothing
+
+    assert law_told(Scale) is None
+    found = law_told(Swapped)
+    assert (found.outcome, found.kind) == ("not right yet", "law:log-det of forward")
+    assert law_told(Forward).outcome == "not attempted"
+    assert law_told(Broken).kind == "error:AttributeError"
+    bank(
+        wrong("answer", "the log-det of the other direction"),
+        type("Other", (Swapped,), {}),
+        "other_direction",
+    )
+    assert law_told(Swapped).message == "the log-det of the other direction"
+
+
+def test_every_slip_is_made_on_purpose_above():
+    made = {mark.args[1][i][0] for mark in test_slips.pytestmark for i in range(len(mark.args[1]))}
+    elsewhere = {"transposed", "abs_too_many", "exp_missing", "root", "negative_abs"}
+    assert {slip.kind for slip in diagnosis.SLIPS} <= made | elsewhere
+
+
+@pytest.mark.parametrize(
+    ("kind", "transform"),
+    [("exp_missing", np.log), ("root", np.sqrt), ("negative_abs", lambda e: -np.abs(e))],
+)
+def test_slips_of_positive_answers(kind, transform):
+    cases = [(RNG.normal(size=(4, 2)),), (RNG.normal(size=(3, 2)),)]
+    sign = -1 if kind == "negative_abs" else 1
+
+    def reference(x):
+        values = np.exp(x).sum(-1)
+        return values * np.where(np.arange(len(x)) % 2, sign, 1)
+
+    assert finding(lambda x: transform(reference(x)), cases, reference).kind == kind
