@@ -24,7 +24,7 @@ class Row:
 
 
 def seconds(function: Callable[[], object], budget: float = 0.05) -> float:
-    """Median time of a call, over the calls that fit into the budget (at least three), after one to warm up."""
+    """Median time of a call: as many as fit into the budget, at least three, after one to warm up."""
     function()
     times, end = [], time.perf_counter() + budget
     while len(times) < 3 or time.perf_counter() < end:
@@ -84,7 +84,8 @@ def measure(topic: str, seed: int) -> list[tuple[Row, list[float]]]:
     """Each row up to the lesson `topic`, with microseconds a point for forward, inverse and log-det."""
     topics = [row.topic for row in ROWS]
     if topic not in topics:
-X
+        known = ", ".join(dict.fromkeys(topics))
+        raise ValueError(f"no flow is measured for {topic!r}; there are rows for {known}")
     last = max(i for i, name in enumerate(topics) if name == topic)
     rng = np.random.default_rng(seed)
     return [(row, [seconds(f) / BATCH * 1e6 for f in row.make(rng)]) for row in ROWS[: last + 1]]
