@@ -65,7 +65,7 @@ def rule(function: Callable[[Page], Iterable[str]]):
 def lint(course: Course, topics: Iterable[str] | None = None) -> list[str]:
     """The faults of the lessons called `topics`, or of all that have a master, and of the glossary."""
     topics = list(topics or [])
-    glossary, faults = _glossary(course)
+    glossary, faults = read_glossary(course)
     for lesson in course.choose(topics):
         if topics or (course.masters / f"{lesson.name}.py").is_file():
             try:
@@ -333,7 +333,7 @@ def hints_help(page: Page) -> Iterator[str]:
         for hint in hints:
             if not re.search(r"<summary>\s*\S.*?</summary>", hint, re.S):
                 yield page.fault(exercise.statement, "a hint has no <summary> that names its symptom")
-        if not re.search(r"(```|`)[^`]*(?:\.\.\.|__)[^`]*\1", hints[-1]):
+        if not re.search(r"(```|`)[^`]*(?:(?<!\[)\.\.\.|__)[^`]*\1", hints[-1]):
             reason = f"the last hint of {exercise.name} must be a template: code with blanks, ... or ___"
             yield page.fault(exercise.statement, reason)
 
@@ -417,7 +417,7 @@ def _exists(path: Path, built: set[Path]) -> bool:
 # ---- the glossary
 
 
-def _glossary(course: Course) -> tuple[tuple[dict, ...], list[str]]:
+def read_glossary(course: Course) -> tuple[tuple[dict, ...], list[str]]:
     """The terms that are whole, and the faults of the others."""
     path = course.glossary
     try:

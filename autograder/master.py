@@ -270,15 +270,15 @@ SUFFIX = {"exercise": "_statement", "solution": "", "written": "", "test": "_tes
 
 
 def _with_grade_ids(cells: Iterator[Cell]) -> Iterator[Cell]:
-    counts: dict[str, int] = {}
+    counts: dict[tuple[str, str], int] = {}
     for cell in cells:
         if cell.kind in ("prose", "show"):
             yield cell
             continue
         stem = cell.name + SUFFIX[cell.kind] if cell.name else "code"
-        counts[stem] = counts.get(stem, 0) + 1
-        numbered = not cell.name or counts[stem] > 1
-        yield replace(cell, grade_id=f"{stem}_{counts[stem]}" if numbered else stem)
+        count = counts[cell.kind, cell.name] = counts.get((cell.kind, cell.name), 0) + 1
+        numbered = not cell.name or count > 1
+        yield replace(cell, grade_id=f"{stem}_{count}" if numbered else stem)
 
 
 def _exercises(path: Path, cells: tuple[Cell, ...]) -> Iterator[Exercise]:
