@@ -105,3 +105,102 @@ def selfcheck(
     say(f"{len(rows)} answers, {len(wrong)} not as they must be.", style="red" if wrong else "green")
     if wrong:
         raise typer.Exit(1)
+
+
+Database = Annotated[str | None, typer.Option("--db", help="The gradebook's URL, where it is not gradebook.db.")]
+
+
+@command
+def collect(
+    source: Annotated[Path, typer.Argument(help="The LMS's zip (Canvas, Moodle), or a folder.")],
+    course: CourseFolder = Path("course"),
+    db: Database = None,
+):
+    """Take what students handed in into the course's submitted folder."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from autograder.collect import STAMP, collect
+
+    collected = collect(Course(course, db), source)
+    table = Table(title=f"{len(collected.taken)} submissions taken")
+    for column in ("student", "lesson", "handed in", "", "late"):
+        table.add_column(column)
+    for taken in collected.taken:
+        table.add_row(taken.student, taken.lesson, f"{taken.timestamp:{STAMP}}", taken.what, taken.late)
+    Console().print(table)
+    for name, reason in collected.left:
+        say(f"left out: {name}: {reason}", style="yellow")
+    if not collected.taken:
+        say("Nothing was taken.", style="red", error=True)
+        raise typer.Exit(1)
+
+
+@command
+def grade(
+    topics: Topics = None,
+    workers: Annotated[int | None, typer.Option(help="Processes side by side. Default: the cores.")] = None,
+    trust_submissions: Annotated[
+        bool, typer.Option("--trust-submissions", help="Run them without a sandbox, with your rights.")
+    ] = False,
+    timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.")] = 30,
+    course: CourseFolder = Path("course"),
+    db: Database = None,
+):
+    """Grade every submission that is new or changed."""
+    from autograder.grade import grade
+    from autograder.progress import progress
+
+    with progress("Grading") as tell:
+        graded = grade(Course(course, db), topics, workers, trust_submissions, timeout, tell)
+    for student, lesson, reason in graded.failed:
+        say(f"no result: {student} {lesson}: {reason}", style="red", error=True)
+    unreadable = [result for result in graded.results if result.unreadable]
+    for result in unreadable:
+        say(f"unreadable: {result.student} {result.lesson}: {result.unreadable}", style="yellow")
+    new = len(graded.results) - graded.resumed
+    say(f"{new} graded, {graded.resumed} taken over from a run that was stopped, {graded.unchanged} unchanged.")
+    if not graded.results and not graded.failed:
+        say("Nothing was new, so nothing was graded.", style="green")
+    if graded.failed:
+        say(f"{len(graded.failed)} have no result. Run the command again for these.", style="red", error=True)
+        raise typer.Exit(1)
+
+
+@command
+def feedback(topics: Topics = None, course: CourseFolder = Path("course"), db: Database = None):
+    """Write each student's feedback, as a page and as JSON."""
+    from autograder.feedback import feedback
+    from autograder.progress import progress
+
+    found = Course(course, db)
+    with progress("Writing feedback") as tell:
+        folders = feedback(found, topics, tell)
+    say(f"{len(folders)} written to {found.feedback}", style="green")
+
+
+@command
+def classroom(
+    topics: Topics = None,
+    students: Annotated[int, typer.Option(help="How many hand in.")] = 30,
+    seed: Annotated[int, typer.Option(help="Who does what; the same seed gives the same class.")] = 0,
+    folder: Annotated[Path, typer.Option(help="Where the class is made; what was made there is replaced.")] = Path(
+        "classroom"
+    ),
+    course: CourseFolder = Path("course"),
+):
+    """Make a class of simulated students, and grade it from the LMS's zip to the feedback."""
+    from rich.console import Console
+
+    from autograder.classroom import classroom, table
+    from autograder.progress import progress
+
+    with progress("Teaching") as tell:
+        rows = classroom(Course(course), topics, students, seed, folder, tell)
+    Console().print(table(rows))
+    wrong = [row for row in rows if not row.ok]
+    say(f"{len(rows)} students, {len(wrong)} not graded as expected.", style="red" if wrong else "green")
+    say(f"Feedback: {folder}/course/feedback/STUDENT/LESSON/*.html")
+    say(f"Formgrader: cd {folder}/course && jupyter lab, then the menu Nbgrader, Formgrader")
+    if wrong:
+        raise typer.Exit(1)

@@ -1,0 +1,255 @@
+"""`autograder feedback`: for each graded submission a page in nbgrader's template, and feedback.json beside it.
+
+Both say of every check what came of it, why, and the points; what was mended, and whether it came late. Neither holds
+the source or the inputs of a hidden test, nor a traceback through test code.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import nbformat
+from nbconvert.exporters import HTMLExporter
+from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
+from nbformat.v4 import new_markdown_cell, new_output
+from nbgrader.api import MissingEntry
+from nbgrader.converters import GenerateFeedback
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import GetGrades
+from nbgrader.utils import is_grade, is_solution
+
+from autograder.build import HIDDEN
+from autograder.course import Course, CourseError
+from autograder.engine import BY_HAND, RIGHT, Result
+from autograder.gradebook import open_gradebook
+from autograder.grade import read_result
+from autograder.stock import is_hidden
+
+TELLING = 16  # characters, without white space, from which a line of a hidden test is looked for in outputs
+SYMBOLS = {RIGHT: "✓", BY_HAND: "…"}
+
+
+def feedback(
+    course: Course,
+    topics: list[str] | None = None,
+    say: Callable[[int, int, str], None] = lambda done, of, what: None,
+) -> list[Path]:
+    """Writes the feedback of all that is graded in the lessons `topics` (all when none), and gives the folders.
+
+    Grades are the gradebook's, so those given by hand count. Raises CourseError when nothing is graded.
+    """
+    results = [
+        (lesson, result)
+        for lesson in course.choose(topics)
+        for folder in sorted(course.autograded.glob(f"*/{lesson.name}"))
+        if (result := read_result(course, folder.parent.name, lesson.name))
+    ]
+    if not results:
+        raise CourseError("Nothing is graded yet, so there is no feedback to give. Run: autograder grade")
+    exporter = _exporter(course)
+    folders = []
+    say(0, len(results), "")
+    for done, (lesson, result) in enumerate(results, 1):
+        folders.append(_give(course, lesson, result, exporter))
+        say(done, len(results), f"{result.student} {lesson.name}")
+    return folders
+
+
+def _give(course, lesson, result, exporter):
+    graded = _graded(course, lesson, result)
+    if graded is None:
+        raise CourseError(
+            f"The gradebook knows nothing of {result.student}'s {lesson.name}. Run `autograder grade` again."
+        )
+    notebook = nbformat.read(
+        course.autograded / result.student / lesson.name / f"{lesson.topic}.ipynb", as_version=4
+    )
+    conceal(notebook, result)
+    notebook.cells.insert(0, new_markdown_cell(_summary(lesson, graded), id="summary"))
+    resources = {
+        "unique_key": lesson.topic,
+        "nbgrader": {
+            "student": result.student,
+            "assignment": lesson.name,
+            "notebook": lesson.topic,
+            "db_url": course.gradebook,
+        },
+    }
+    page, _ = exporter.from_notebook_node(notebook, resources=resources)
+    folder = course.feedback / result.student / lesson.name
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / f"{lesson.topic}.html", _with_language(page))
+    _write(folder / "feedback.json", json.dumps(graded, ensure_ascii=False, indent=1) + "\n")
+    return folder
+
+
+def _exporter(course):
+    """nbgrader's feedback template. Students' HTML is cleaned: a page of feedback runs no script of theirs."""
+    config = GenerateFeedback(coursedir=CourseDirectory(root=str(course.folder))).config
+    exporter = HTMLExporter(config=config, sanitize_html=True)
+    for step in (GetGrades, CSSHTMLHeaderPreprocessor):
+        exporter.register_preprocessor(step, enabled=True)
+    return exporter
+
+
+def _with_language(page):
+    return page.replace("<html>", '<html lang="en">', 1)
+
+
+def _graded(course, lesson, result: Result) -> dict | None:
+    """What feedback.json says: the engine's result, with the scores and comments that the gradebook has."""
+    with open_gradebook(course.gradebook) as book:
+        try:
+            notebook = book.find_submission_notebook(lesson.topic, lesson.name, result.student)
+        except MissingEntry:
+            return None
+        scores = {grade.name: grade for grade in notebook.grades}
+        comments = {comment.name: comment.comment for comment in notebook.comments if comment.comment}
+        penalty = notebook.late_submission_penalty or 0.0
+        checks = [_check(check, scores[check.grade_id]) for check in result.checks]
+        return {
+            "student": result.student,
+            "lesson": lesson.name,
+            "title": lesson.title,
+            "score": notebook.score - penalty,
+            "points": notebook.max_score,
+            "waiting": sum(check["points"] for check in checks if check["score"] is None),
+            "late_penalty": penalty,
+            "seconds_late": max(0.0, notebook.assignment.total_seconds_late),
+            "unreadable": result.unreadable,
+            "notes": result.notes,
+            "checks": checks,
+            "comments": comments,
+            "engine": result.engine,
+            "tier": result.tier,
+        }
+
+
+def _check(check, grade):
+    waits = grade.needs_manual_grade and grade.manual_score is None
+    return {
+        "name": check.grade_id,
+        "exercise": check.exercise,
+        "hidden": check.hidden,
+        "points": check.points,
+        "score": None if waits else grade.score,
+        "outcome": check.outcome,
+        "message": check.message,
+    }
+
+
+def conceal(notebook, result: Result) -> None:
+    """Takes out of a graded notebook what its student must not see: hidden tests, and errors that went through tests."""
+    secrets = {line for cell in notebook.cells if is_hidden(cell) for line in _hidden_lines(cell.source)}
+    public = {_squeeze(line) for cell in notebook.cells for line in _public_lines(cell)}
+    secrets = {line for line in secrets if len(line) >= TELLING and line not in public}
+    messages = {check.grade_id: check for check in result.checks}
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        if is_grade(cell) and not is_solution(cell):
+            _tell(cell, messages.get(cell.metadata.nbgrader.grade_id))
+        cell.outputs = [_harmless(output, secrets) for output in cell.outputs]
+    for cell in notebook.cells:
+        cell.source = _without_hidden(cell.source)
+
+
+def _tell(cell, check):
+    """A test cell shows the outcome in words. What it printed is shown where the test is public."""
+    kept = [] if check is None or check.hidden else [o for o in cell.outputs if o.output_type == "stream"]
+    words = (
+        f"{SYMBOLS.get(check.outcome, '✗')} {check.message or check.outcome.capitalize()}" if check else ""
+    )
+    if check and check.message[:1] in "✗○!":
+        words = check.message
+    cell.outputs = [*kept, new_output("stream", name="stdout", text=words + "\n")]
+
+
+def _harmless(output, secrets):
+    if output.output_type == "error":
+        output.traceback = [_plain(line) for line in output.traceback]
+    text = _squeeze(json.dumps(output, ensure_ascii=False).replace("\\n", "\n").replace('\\"', '"'))
+    if any(line in text for line in secrets):
+        return new_output("stream", name="stdout", text="This output is not shown.\n")
+    return output
+
+
+def _plain(text):
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def _hidden_lines(source):
+    inside = source.partition(HIDDEN[0])[2].partition(HIDDEN[1])[0]
+    return [_squeeze(line) for line in inside.split("\n")]
+
+
+def _public_lines(cell):
+    return _without_hidden(cell.source).split("\n")
+
+
+def _without_hidden(source):
+    before, mark, rest = source.partition(HIDDEN[0])
+    return before.rstrip() + rest.partition(HIDDEN[1])[2] if mark else source
+
+
+def _squeeze(text):
+    return "".join(text.split())
+
+
+def _summary(lesson, graded):
+    """The head of the page, in markdown: a table of the checks, and what was mended."""
+    lines = [
+        f"# {lesson.title}: your feedback",
+        "",
+        f"**{graded['score']:g} of {graded['points']:g} points.**",
+    ]
+    if graded["waiting"]:
+        lines[-1] += f" {graded['waiting']:g} more wait for a person to read your answer."
+    if graded["unreadable"]:
+        lines += ["", f"**Your file could not be graded.** {_md(graded['unreadable'])}"]
+    if graded["seconds_late"]:
+        taken = f" {graded['late_penalty']:g} points were taken off." if graded["late_penalty"] else ""
+        lines += ["", f"It came {_duration(graded['seconds_late'])} after the lesson was due.{taken}"]
+    lines += ["", "| Check | Outcome | Points | What it says |", "| :-- | :-- | --: | :-- |"]
+    lines += [_row(check) for check in graded["checks"]]
+    if graded["notes"]:
+        lines += ["", "**What was mended before grading**", ""]
+        lines += [f"- {_md(note)}" for note in graded["notes"]]
+    return "\n".join(lines)
+
+
+def _row(check):
+    kind = "hidden checks" if check["hidden"] else "checks"
+    name = (
+        f"`{check['exercise'] or check['name']}`, {kind if check['name'] != check['exercise'] else 'written'}"
+    )
+    points = "waits" if check["score"] is None else f"{check['score']:g}"
+    symbol = SYMBOLS.get(check["outcome"], "✗")
+    message = (
+        check["message"].partition("\n")[2] if check["message"][:1] in ("✗", "○", "!") else check["message"]
+    )
+    cells = (name, f"{symbol} {check['outcome']}", f"{points} / {check['points']:g}", _md(message))
+    return f"| {' | '.join(cells)} |"
+
+
+def _md(text):
+    """A student's text in markdown: nothing in it is markup."""
+    text = re.sub(r"([\\`*_{}\[\]#|~$])", r"\\\1", text)
+    return escape(text, quote=False).replace("\n", "<br>")
+
+
+def _duration(seconds):
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "less than a minute"
+
+
+def _write(path, text):
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
