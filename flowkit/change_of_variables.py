@@ -144,6 +144,10 @@ def numerical_jacobian(f: Callable, x) -> np.ndarray:
     [[2.0, 0.0], [0.0, 6.0]]
     """
     x = as_real(x)
+    if x.ndim == 0:
+        raise ValueError(
+            "x must have the shape (..., D); for one number there is log_abs_derivative_numerical"
+        )
     step = np.finfo(x.dtype).eps ** (1 / 3) * np.maximum(1, np.abs(x))
     columns = []
     for j in range(x.shape[-1]):

@@ -214,7 +214,7 @@ def slogdet_lemma(diagonal, v, w) -> Slogdet:
     >>> slogdet_lemma([1.0, 1.0], [[1.0], [2.0]], [[3.0], [0.0]])     # [[4, 0], [6, 1]]
     Slogdet(sign=np.float64(1.0), logabsdet=np.float64(1.3862943611198906))
     """
-    diagonal = as_real(diagonal, "diagonal")
+    diagonal = np.atleast_1d(as_real(diagonal, "diagonal"))
     v, w = _tall(v, w, diagonal.shape[-1])
     if (diagonal == 0).any():
         raise ValueError("diagonal has a zero: the lemma divides by A. Build the matrix and use slogdet_lu")

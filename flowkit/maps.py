@@ -27,7 +27,8 @@ class Map1D:
     """A strictly monotone map f : x -> z of an open interval, with all that a density needs of it.
 
     forward(x), inverse(z), log_abs_derivative(x)    elementwise, the last being log abs f'(x)
-    domain, codomain                                 where x and z live; the codomain is the domain's image
+    domain, codomain                                 where x and z live; the codomain is the domain's image,
+                                                     so forward must have a limit at the domain's ends
 
     >>> halve = affine(0.5, 0.0)
     >>> float(halve.forward(3.0)), float(halve.inverse(1.5)), halve.codomain
@@ -49,6 +50,8 @@ def _image(f, interval):
     """The interval between the images of the ends, in order: a decreasing f swaps them."""
     with np.errstate(divide="ignore"):
         low, high = sorted(float(f(np.float64(end))) for end in interval)
+    if math.isnan(low) or math.isnan(high):
+        raise ValueError(f"the map must have a limit at both ends of {interval}; it gives {low} and {high}")
     return low, high
 
 

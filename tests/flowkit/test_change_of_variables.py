@@ -311,6 +311,9 @@ def test_numerical_jacobian_rows_are_outputs_and_columns_inputs():
     A = np.arange(6.0).reshape(2, 3)
     x = np.array([1e6, -1.0, 0.0])
     np.testing.assert_allclose(cov.numerical_jacobian(lambda x: x @ A.T, x), A, atol=1e-5)
+    with pytest.raises(ValueError, match="log_abs_derivative_numerical"):
+        cov.numerical_jacobian(np.sin, 1.0)
+    assert cov.log_abs_derivative_numerical(np.sin, 1.0) == pytest.approx(math.log(math.cos(1)))
     assert cov.numerical_jacobian(lambda x: x, np.zeros((4, 0))).shape == (4, 0, 0)
     np.testing.assert_array_equal(cov.log_abs_det_numerical(lambda x: x, np.zeros((4, 0))), np.zeros(4))
 

@@ -391,6 +391,8 @@ def test_wrong_shapes_and_zeros_are_named():
         dets.slogdet_lemma(np.ones(3), np.ones(3), np.ones(3))
     with pytest.raises(ValueError, match=r"\(\.\.\., 3, m\)"):
         dets.slogdet_lemma(np.ones(3), np.ones((2, 1)), np.ones((2, 1)))
+    with pytest.raises(ValueError, match=r"\(\.\.\., 1, m\)"):
+        dets.slogdet_lemma(2.0, np.ones((2, 1)), np.ones((2, 1)))
     with pytest.raises(ValueError, match="v and w"):
         dets.slogdet_lemma_general(np.eye(3), np.ones((3, 1)), np.ones((3, 2)))
     with pytest.raises(ValueError, match="has a zero"):

@@ -212,6 +212,14 @@ def test_maps_that_do_not_meet_cannot_be_composed():
         compose(maps.EXP, affine(-1.0, 0.0), maps.LOG)
 
 
+def test_a_map_without_limits_has_no_codomain():
+    f = maps.Map1D(
+        "x/(1 + x)", lambda x: x / (1 + x), lambda z: z / (1 - z), lambda x: -2 * np.log1p(x), (0, math.inf)
+    )
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="limit at both ends"):
+        _ = f.codomain
+
+
 @pytest.mark.parametrize(("slope", "shift"), [(0, 1), (math.nan, 0), (math.inf, 0), (1, math.nan)])
 def test_an_affine_map_that_is_none(slope, shift):
     with pytest.raises(ValueError, match="not zero"):
