@@ -12,9 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autograder.course import Course, CourseError, Lesson
-from autograder.master import SCHEME, SOLUTION, Cell, Master, read_cells, read_master, solved
+from autograder.master import (
+    HIDDEN,
+    SCHEME,
+    SOLUTION,
+    WRITTEN_STUB,
+    Cell,
+    Master,
+    read_cells,
+    read_master,
+    solved,
+)
 
-HIDDEN = ("### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS")
 LESSON_TABLE = "<!-- lessons -->"
 
 
@@ -162,7 +171,8 @@ def _hidden_source(cell: Cell) -> str:
 
 def _written_out(cell: Cell) -> str:
     """A model answer and its mark scheme, as markdown without markers."""
-    lines = [line for line in cell.source.split("\n") if not any(m in line for m in (*SOLUTION, SCHEME[1]))]
+    dropped = (*SOLUTION, SCHEME[1], WRITTEN_STUB)
+    lines = [line for line in cell.source.split("\n") if not any(mark in line for mark in dropped)]
     return "\n".join("**How it is marked**\n" if SCHEME[0] in line else line for line in lines)
 
 

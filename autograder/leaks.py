@@ -7,7 +7,7 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 
 from autograder.course import Course
-from autograder.master import SCHEME, SOLUTION, Master, read_master, regions, stub
+from autograder.master import SCHEME, SOLUTION, WRITTEN_STUB, Master, read_master, regions, stub
 
 RUN = 3  # telling lines in a row that make a leak; all of them where a secret has fewer
 HIDDEN_RUN = 2  # the same for hidden tests, whose lines tell more: those shown elsewhere do not count
@@ -48,7 +48,8 @@ def _secrets(master: Master) -> Iterator[tuple[str, list[list[str]]]]:
             for scheme in regions(answer, SCHEME):
                 yield f"the mark scheme of {name}", _runs(scheme.split("\n"))
                 answer = answer.replace(scheme, "")
-            kept = [line for line in answer.split("\n") if not any(m in line for m in (*SOLUTION, *SCHEME))]
+            public = (*SOLUTION, *SCHEME, WRITTEN_STUB)
+            kept = [line for line in answer.split("\n") if not any(mark in line for mark in public)]
             yield f"the model answer of {name}", _runs(kept)
 
 

@@ -258,3 +258,10 @@ def test_nbgrader_itself_makes_the_same_release(built):
     subprocess.run(run, check=True, cwd=built.folder, capture_output=True)
     assert contents(built.release) == released
     assert (built.folder / "gradebook.db").is_file()
+
+
+def test_the_lessons_of_this_course_are_what_their_masters_say():
+    built = build(Course("course"), check=True)
+    assert (built.changed, built.strays, built.missing) == ((), (), ()), (
+        "change masters only; autograder build"
+    )

@@ -15,6 +15,7 @@ parallelogram = u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
 return parallelogram / 2"""
 HIDDEN = """hidden_cases = [tuple(rng.normal(size=(3, *shape, 2))) for shape in [(), (5,), (2, 3)]]
 check.values("triangles.triangle_area", hidden_cases, reference=hidden_determinant)"""
+MODEL_ANSWER = "Where the fan leaves the polygon, two of its triangles overlap with opposite signs, and the surplus cancels."
 SCHEME = "One point for opposite orientations, one point for the cancellation."
 
 
@@ -83,7 +84,7 @@ DISGUISES = {
 }
 
 
-@pytest.mark.parametrize("secret", [SOLUTION, HIDDEN, SCHEME], ids=["solution", "hidden", "scheme"])
+@pytest.mark.parametrize("secret", [SOLUTION, HIDDEN, MODEL_ANSWER, SCHEME])
 @pytest.mark.parametrize("name", DISGUISES)
 def test_a_leak_is_found_in_any_disguise(course, tmp_path, name, secret):
     path = tmp_path / "site" / name
@@ -108,6 +109,12 @@ def test_a_solution_that_the_lesson_shows_is_a_leak(course):
 def test_one_line_of_a_longer_solution_may_be_shown(course, tmp_path, line):
     (tmp_path / "hint.md").write_text(line, encoding="utf-8")
     assert leaks(course, tmp_path / "hint.md") == []
+
+
+def test_a_written_answer_without_a_model_answer_has_only_its_mark_scheme_to_keep(course):
+    edit_master(course, MODEL_ANSWER, "YOUR ANSWER HERE")
+    build(course)
+    assert leaks(course, course.published) == []
 
 
 def test_files_that_are_not_text_are_passed_over(course, tmp_path):

@@ -268,6 +268,10 @@ def test_the_fixture_is_only_small_and_without_a_bank(course):
     ]
 
 
+def test_this_course_has_no_faults():
+    assert lint.lint(Course("course")) == []
+
+
 def test_an_exercise_with_too_few_answers_is_named(course):
     faults = list(rule("answers_are_banked")(page(course)))
     assert len(faults) == 4

@@ -3,6 +3,8 @@
 import jupytext
 import pytest
 from courses import FIXTURE, copy_of_fixture, edit_master
+from jupytext.config import load_jupytext_configuration_file
+from jupytext.paired_paths import paired_paths
 from nbformat.v4 import new_code_cell, new_notebook
 from nbgrader.preprocessors import ClearSolutions
 
@@ -86,6 +88,19 @@ def test_a_master_that_was_edited_as_a_notebook_reads_the_same(course, master):
     assert "# %% Half a parallelogram [markdown]" in path.read_text(encoding="utf-8")
     assert [cell.source for cell in read(course).cells] == [cell.source for cell in master.cells]
     assert [x.heading for x in read(course).exercises] == [x.heading for x in master.exercises]
+
+
+def test_masters_alone_are_paired_for_authors():
+    config = load_jupytext_configuration_file("jupytext.toml")
+    formats = config.default_formats("course/masters/08_coupling.py")
+    paths = [path for path, _ in paired_paths("course/masters/08_coupling.py", {"extension": ".py"}, formats)]
+    assert paths == ["course/masters/08_coupling.ipynb", "course/masters/08_coupling.py"]
+    for built in (
+        "lessons/08_coupling/coupling.ipynb",
+        "solutions/08_coupling/coupling.py",
+        "flowkit/maps.py",
+    ):
+        assert config.default_formats(built) is None
 
 
 SOLUTION = '# %% solution="triangle_area"'
