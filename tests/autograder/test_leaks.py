@@ -15,7 +15,10 @@ parallelogram = u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
 return parallelogram / 2"""
 HIDDEN = """hidden_cases = [tuple(rng.normal(size=(3, *shape, 2))) for shape in [(), (5,), (2, 3)]]
 check.values("triangles.triangle_area", hidden_cases, reference=hidden_determinant)"""
-MODEL_ANSWER = "Where the fan leaves the polygon, two of its triangles overlap with opposite signs, and the surplus cancels."
+MODEL_ANSWER = (
+    "Where the fan leaves the polygon, two of its triangles overlap "
+    "with opposite signs, and the surplus cancels."
+)
 SCHEME = "One point for opposite orientations, one point for the cancellation."
 
 
