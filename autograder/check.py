@@ -9,6 +9,7 @@ message too: no line of the test is shown.
 """
 
 import contextlib
+import dis
 import hashlib
 import inspect
 import linecache
@@ -158,7 +159,8 @@ def bijection(
 ) -> None:
     """The student's bijection, make(student_object), keeps every law of `flowkit.check_bijection`.
 
-    dim and options are those of `check_bijection`; hidden as in `values`. The broken law is told in words.
+    dim and options are those of `check_bijection`; hidden as in `values`. The broken law is told in words. A
+    wrong answer of the bank is recognised when it maps points to the same, or by when(bijection).
     """
     from flowkit.laws import LAWS, LawBroken, check_bijection
 
@@ -230,8 +232,6 @@ def _has_no_body(found: Any) -> bool:
     """Whether a plain function does nothing at all: `...`, `pass`, or a docstring. All else is opaque."""
     if not isinstance(found, types.FunctionType):
         return False
-    import dis
-
     does_nothing = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST", "CACHE"}
     steps = list(dis.get_instructions(found))
     constants = [step.argval for step in steps if step.opname in ("LOAD_CONST", "RETURN_CONST")]

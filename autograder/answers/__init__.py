@@ -37,6 +37,7 @@ class Answer:
         """
         text = inspect.getsource(self.answer)
         definition = ast.parse(text).body[0]
+        definition.decorator_list.clear()
         text = _renamed(text, definition, self.name, self.exercise)
         text = "".join(text.splitlines(keepends=True)[definition.lineno - 1 :])
         imports = _imports_used(inspect.getmodule(self.answer), definition)

@@ -110,7 +110,7 @@ def test_slips(kind, student):
             "wrong when the points have more than one leading axis",
             of(lambda e, x, s: e * 1.3 if x.ndim > 2 else e),
         ),
-        ("wrong in one dimension (D = 1)", of(lambda e, x, s: e * 1.3 if x.shape[-1] == 1 else e)),
+        ("which is also in one dimension (D = 1)", of(lambda e, x, s: e * 1.3 if x.shape[-1] == 1 else e)),
         ("Does the density still integrate to one?", of(lambda e, x, s: e + HALF_LOG_2PI)),
     ],
 )
@@ -131,6 +131,12 @@ def test_one_type_wrong_and_another_right():
     )
     coarse = finding(lambda x, s: double(x, s) + (x.dtype == np.float64), cases, double)
     assert "wrong when the points are float64" in coarse.message
+
+
+def test_small_whole_numbers_prove_no_slip():
+    cases = [(np.eye(3),), (2 * np.eye(3),)]
+    assert finding(lambda x: x.sum(-1), cases[:1], lambda x: x.sum(-1) + 2).kind == "plain"
+    assert finding(lambda x: x.sum(-1), cases, lambda x: 3 * x.sum(-1)).kind == "mean_dims"
 
 
 def test_patterns_of_entries():
