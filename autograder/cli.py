@@ -101,7 +101,9 @@ def selfcheck(
             on_row=lambda row: status.update(f"{row.topic}.{row.exercise}: {row.variant}"),
         )
     wrong = [row for row in rows if not row.ok]
-    Console().print(table(wrong if wrong_only else rows))
+    shown = wrong if wrong_only else rows
+    if shown:
+        Console().print(table(shown))
     say(f"{len(rows)} answers, {len(wrong)} not as they must be.", style="red" if wrong else "green")
     if wrong:
         raise typer.Exit(1)
