@@ -38,9 +38,6 @@ _STYLE = {
     "axes.labelsize": 10,
     "font.size": 10,
     "hatch.linewidth": 0.6,
-    "image.cmap": MAP,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
 }
 
 
@@ -57,8 +54,8 @@ def figure(rows=1, columns=1, width=None, height=None, **subplots):
         return fig, fig.subplots(rows, columns, **subplots)
 
 
-def html(fig, alt: str, caption: str = "") -> str:
-    """The figure as HTML, its PNG inside (two pixels for each of the page's); closes the figure.
+def html(fig, alt: str, caption: str = "", dpi: int = 192) -> str:
+    """The figure as HTML, its PNG inside (by default two pixels for each of the page's); closes the figure.
 
     The caption is for the eye alone, since whoever does not see the image hears the alt.
     """
@@ -67,7 +64,7 @@ def html(fig, alt: str, caption: str = "") -> str:
     alt = " ".join(alt.split())
     stream = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
-        fig.savefig(stream, format="png", dpi=192, facecolor="white")
+        fig.savefig(stream, format="png", dpi=dpi, facecolor="white")
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(fig)
     data = base64.b64encode(stream.getvalue()).decode()

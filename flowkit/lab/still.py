@@ -22,7 +22,7 @@ def still(scene: Scene) -> str:
             ax.set_axis_off()
         if any(layer["label"] for layer in panel.layers):
             ax.legend()
-    return plots.html(fig, alt=scene.summary, caption=scene.summary)
+    return plots.html(fig, alt=scene.summary, caption=scene.summary, dpi=120)
 
 
 def _curve(ax, layer, arrays):

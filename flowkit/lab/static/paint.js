@@ -120,7 +120,7 @@ function paintPanel(pen, panel, box, buffers, ink, dark) {
     pen.save();
     pen.globalAlpha = layer.alpha ?? 1;
     pen.fillStyle = pen.strokeStyle = map.colour(layer.colour ?? ink);
-    pen.lineJoin = "round";
+    pen.lineJoin = layer.width > 1.5 ? "round" : "bevel";
     LAYERS[layer.kind](pen, layer, buffers, map);
     pen.restore();
   }
@@ -246,14 +246,11 @@ const LAYERS = {
     pen.lineWidth = layer.width;
     pen.setLineDash(DASHES[layer.dash]);
     pen.beginPath();
-    let down = false;
     for (let i = 0; i < path.length; i += 2) {
-      if (Number.isNaN(path[i])) down = false;
-      else {
-        if (down) pen.lineTo(map.x(path[i]), map.y(path[i + 1]));
-        else pen.moveTo(map.x(path[i]), map.y(path[i + 1]));
-        down = true;
-      }
+      if (Number.isNaN(path[i])) {
+        pen.stroke(); // each line by itself: one path with many crossings is slower
+        pen.beginPath();
+      } else pen.lineTo(map.x(path[i]), map.y(path[i + 1]));
     }
     pen.stroke();
   },
