@@ -167,23 +167,25 @@ class _Copy:
 
 
 class _Line:
-    """One line of plain text on stdout that rewrites itself, and stays with its last words.
+    """One line of plain text that rewrites itself, and stays with its last words.
 
-    Terminals and Jupyter both obey the carriage return. Where nobody watches (a pipe, a log file), only the
-    last words are printed.
+    In a terminal by the carriage return; in Jupyter as one display that is updated, so that a saved notebook
+    holds the last words alone. Where nobody watches (a pipe, a log file), only those are printed.
     """
 
     def __init__(self, steps: int, wanted: bool):
         self.steps = steps
         self.wanted = wanted
-        self.live = wanted and (sys.stdout.isatty() or type(sys.stdout).__module__.startswith("ipykernel"))
+        self.jupyter = type(sys.stdout).__module__.startswith("ipykernel")
+        self.live = self.jupyter or sys.stdout.isatty()
         self.start = self.shown = time.perf_counter()
         self.width = 0
+        self.display = None
 
     def show(self, step: int, records: list, losses: list):
         """At most four times a second, the step, the losses, and the time left."""
         now = time.perf_counter()
-        if not self.live or now - self.shown < 0.25:
+        if not (self.wanted and self.live) or now - self.shown < 0.25:
             return
         self.shown = now
         train = np.mean(losses) if losses else records[-1][1]
@@ -197,8 +199,19 @@ class _Line:
             self._print(f"{step} steps in {seconds:.1f} s: {_nats(records[-1][1], records)}{kept}", end="\n")
 
     def _print(self, text: str, end: str = ""):
+        if self.jupyter:
+            self._display({"text/plain": text})
+            return
         print(("\r" if self.live else "") + text.ljust(self.width), end=end, flush=True)
         self.width = len(text)
+
+    def _display(self, bundle: dict):
+        from IPython.display import display  # there whenever ipykernel is, and needed nowhere else
+
+        if self.display is None:
+            self.display = display(bundle, raw=True, display_id=True)
+        else:
+            self.display.update(bundle, raw=True)
 
 
 def _nats(train: float, records: list) -> str:

@@ -171,6 +171,11 @@ def test_gaussian_agrees_with_torch(dim):
     )
 
 
+def test_samples_in_float64_have_its_precision():
+    x = targets.gaussian().sample(100, dtype=torch.float64)
+    assert not torch.equal(x, x.float().double())
+
+
 @pytest.mark.parametrize(
     ("covariance", "message"),
     [

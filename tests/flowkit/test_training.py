@@ -3,10 +3,13 @@
 import io
 import math
 from itertools import pairwise
+from textwrap import dedent
 
 import numpy as np
 import pytest
 import torch
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 from torch import nn
 
 from flowkit import Bijection, Flow, StandardNormal
@@ -283,6 +286,24 @@ def test_progress_is_one_line_that_rewrites_itself(monkeypatch, capsys):
     assert frames[-1].startswith("40 steps in ")
     assert all(len(after) >= len(before.rstrip()) for before, after in pairwise(frames))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_progress_in_a_notebook_is_one_output_of_plain_text():
+    code = """
+        import torch
+        from flowkit.lab.targets import gaussian
+        from flowkit.lab.training import fit
+        class Model(torch.nn.Linear):
+            def log_prob(self, x):
+                return -(x - self.bias).square().sum(-1)
+        fit(Model(1, 2), gaussian(), 1500);
+    """
+    notebook = new_notebook(cells=[new_code_cell(dedent(code))])
+    NotebookClient(notebook).execute()
+    [output] = notebook.cells[0].outputs
+    assert output.output_type == "display_data"
+    assert output.data["text/plain"].startswith("1500 steps in ")
 
 
 def test_progress_without_a_screen_is_one_sentence(capsys):
