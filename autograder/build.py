@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autograder.course import Course, CourseError, Lesson
+from autograder.glossary import WORDS_TABLE, words_table
 from autograder.master import (
     HIDDEN,
     SCHEME,
@@ -152,15 +153,17 @@ def _source_cells(course: Course, master: Master) -> Iterator:
         elif cell.kind == "prose" and cell.place == 1:
             title, _, rest = source.partition("\n")
             source = f"{title}\n\n{_lesson_line(course, master.lesson)}\n{rest}"
+        elif cell.kind == "prose" and WORDS_TABLE in source:
+            source = source.replace(WORDS_TABLE, words_table(course, master.lesson.topic))
         yield _notebook_cell(master.lesson.topic, replace(cell, source=source))
 
 
 def _lesson_line(course: Course, lesson: Lesson) -> str:
     """What stands below a lesson's title, from the syllabus."""
-    line = f"Lesson {lesson.order} · {lesson.minutes} minutes · {lesson.points} points"
+    line = f"Lesson {lesson.order:02d} · {lesson.minutes} minutes · {lesson.points} points"
     needed = [course.lesson(topic) for topic in lesson.prerequisites]
     links = [f"[{other.title}](../{other.name}/{other.topic}.ipynb)" for other in needed]
-    return f"{line} · first {' and '.join(links)}" if links else line
+    return f"{line} · first: {' and '.join(links)}" if links else line
 
 
 def _hidden_source(cell: Cell) -> str:
@@ -183,6 +186,8 @@ def _notebook_cell(topic: str, cell: Cell):
     metadata = {"nbgrader": _nbgrader(cell)} if cell.grade_id else {}
     if cell.tags:
         metadata["tags"] = list(cell.tags)
+    if "hide-input" in cell.tags:
+        metadata["jupyter"] = {"source_hidden": True}  # folded away in JupyterLab, one click from view
     return make(cell.source, id=cell.grade_id or _id_of_place(topic, cell.place), metadata=metadata)
 
 

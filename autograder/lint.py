@@ -2,13 +2,13 @@
 
 import builtins
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from autograder import syntax
 from autograder.course import Course, CourseError, Lesson
+from autograder.glossary import WORDS_TABLE, read_glossary
 from autograder.master import HIDDEN, SCHEME, SOLUTION, STUB, Cell, Exercise, Master, read_master, where
 
 CELLS = (25, 45)
@@ -16,7 +16,6 @@ WORDS = (900, 2500)
 EXERCISES = (4, 7)
 HINTS = (2, 4)
 ANSWERS = {"right": 2, "wrong": 3}
-LANGUAGES = ("en", "ko", "pl", "zh")
 GRADED = ("code", "solution", "test", "hidden")
 NETWORK = {"urllib", "urllib3", "requests", "http", "httpx", "aiohttp", "socket", "ftplib"}
 DOWNLOADS = re.compile(r"torch\.hub|from_url\(|\bfetch_\w+\(|^\s*[!%]\s*(?:pip|conda|wget|curl|git)\b", re.M)
@@ -83,12 +82,24 @@ def lint(course: Course, topics: Iterable[str] | None = None) -> list[str]:
 def sizes(page: Page) -> Iterator[str]:
     counts = {
         "cells": (len(page.master.cells), CELLS),
-        "words of prose": (sum(_words(cell.source) for cell in page.markdown), WORDS),
+        "words of prose": (sum(_words(cell.source) for cell in page.cells("prose", "exercise")), WORDS),
         "exercises": (len(page.master.exercises), EXERCISES),
     }
     for what, (count, (least, most)) in counts.items():
         if not least <= count <= most:
             yield f"{page.master.path.name}: {count} {what}; a lesson has {least} to {most}."
+
+
+@rule
+def words_are_listed_once(page: Page) -> Iterator[str]:
+    count = sum(cell.source.count(WORDS_TABLE) for cell in page.cells("prose"))
+    if count != 1:
+        yield (
+            f"{page.master.path.name}: {WORDS_TABLE} stands {count} times in its prose. Put it once, in the"
+            " wrap-up: the build writes the lesson's terms there."
+        )
+    if not any(term["lesson"] == page.lesson.topic for term in page.glossary):
+        yield f"{page.master.path.name}: {page.course.glossary.name} has no term of this lesson."
 
 
 @rule
@@ -407,32 +418,3 @@ def _anchor(title: str) -> str:
 def _exists(path: Path, built: set[Path]) -> bool:
     path = path.resolve()
     return path in built or path.exists()
-
-
-# ---- the glossary
-
-
-def read_glossary(course: Course) -> tuple[tuple[dict, ...], list[str]]:
-    """The terms that are whole, and the faults of the others."""
-    path = course.glossary
-    try:
-        terms = tomllib.loads(path.read_text(encoding="utf-8")).get("term", [])
-    except FileNotFoundError:
-        return (), [f"{path} is missing: it holds the course's terms, one [[term]] each."]
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        return (), [f"{path} is not valid TOML: {error}."]
-    topics = {lesson.topic for lesson in course.lessons}
-    whole, faults, seen = [], [], set()
-    for place, term in enumerate(terms, 1):
-        name = f"{path.name}, term {place} ({term.get('en', 'no en')})"
-        lacking = [key for key in ("lesson", *LANGUAGES, "definition") if not str(term.get(key, "")).strip()]
-        if lacking:
-            faults.append(f"{name} lacks {', '.join(lacking)}.")
-        elif term["lesson"] not in topics:
-            faults.append(f"{name}: its lesson {term['lesson']!r} is not in the syllabus.")
-        elif term["en"].lower() in seen:
-            faults.append(f"{name} stands there twice: define a term once.")
-        else:
-            seen.add(term["en"].lower())
-            whole.append(term)
-    return tuple(whole), faults

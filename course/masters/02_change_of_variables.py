@@ -30,7 +30,7 @@ def normal_log_density(z):
     return -0.5 * (np.square(z) + LOG_2PI)
 
 
-# %% tags=["show"]
+# %% tags=["show", "hide-input"]
 x = np.linspace(-5, 5, 2001)
 z = 0.4 * x + np.tanh(1.5 * (x + 2)) + np.tanh(1.5 * (x - 2))  # f : x -> z, always rising
 slope = 0.4 + 1.5 / np.cosh(1.5 * (x + 2)) ** 2 + 1.5 / np.cosh(1.5 * (x - 2)) ** 2
@@ -43,7 +43,7 @@ left.set(xlabel="x (data)", ylabel="z = f(x) (noise)", title="The function")
 right.hist(samples, bins=100, density=True, color=plots.GREY, alpha=0.5, label="20,000 samples")
 right.plot(x, np.exp(normal_log_density(z)) * slope, color=plots.ORANGE, label="computed")
 right.set(xlabel="x (data)", ylabel="density", title="The density of x")
-right.legend()
+right.legend(loc="lower center")
 plots.show(
     fig,
     alt="Left: a rising curve with two steep steps, at x = -2 and x = 2. Right: a histogram with two humps, at -2 and 2, and a computed curve that follows it everywhere.",
@@ -54,7 +54,7 @@ plots.show(
 #
 # Throughout the course, `x` is data and `z` is noise. The flow $f$ takes data to noise, $z = f(x)$, and sampling walks back: draw $z$ from a density that we know, $p_Z$, and return $x = f^{-1}(z)$. We want $p_X$, the density of those samples.
 #
-# Take a small interval of width $dx$ around $x$. The function $f$ carries it to an interval around $z = f(x)$, of width $dz$. A sample lands in the first interval exactly when its $z$ landed in the second: it is the same event. Two descriptions of one event have one probability, so
+# Take a small interval of width $dx$ around $x$. The function $f$ carries it to an interval around $z = f(x)$, of width $dz$. A sample lands in the first interval exactly when its $z$ landed in the second: it is the same event. One event has one probability, so
 #
 # $$p_X(x)\,dx = p_Z(z)\,dz .$$
 #
@@ -81,7 +81,7 @@ print(f"mass below 1       {np.trapezoid(p[below_one], x[below_one]):.4f}")
 drawn = np.exp(np.random.default_rng(1).normal(size=100_000))
 print(f"samples below 1    {np.mean(drawn <= 1):.4f}")
 
-# %% tags=["show"]
+# %% tags=["show", "hide-input"]
 predict(
     "z = x / 2 and z is standard normal. The density of z is 0.40 at its peak. How high is the peak of the density of x?",
     [
@@ -98,7 +98,7 @@ counted = np.mean(np.abs(2 * np.random.default_rng(2).normal(size=200_000)) < 0.
 print(f"peak by the formula {peak:.3f}, counted on samples {counted:.3f}")
 
 # %% [markdown] exercise="affine_log_density" title="a straight line" difficulty=1 importance=5 minutes=8
-# In the cell above, the samples $x = 2z$ are spread over twice the width, so there are half as many in any small interval. In the formula the factor is $\lvert f'(x)\rvert = 1/2$: the *flow* contracts by two where the *sampler* stretches by two. Most sign errors in flow code come from confusing these two.
+# In the cell above, the samples $x = 2z$ are spread over twice the width, and the density halves. The factor is $\lvert f'(x)\rvert = 1/2$: the *flow* contracts by two where the *sampler* stretches by two. Most sign errors in flow code come from confusing the two.
 #
 # Now in general. Let $z = a x + b$ with $a \neq 0$, and let $z$ be standard normal. Write `affine_log_density(x, a, b)`, the log-density of $x$.
 #
@@ -153,11 +153,11 @@ check.values("change_of_variables.affine_log_density", cases, log_mass_per_width
 import numpy as np
 from autograder import check
 from flowkit import change_of_variables as reference
+from flowkit.maps import affine
 
 
 def affine_reference(x, a, b):
-    f = reference.affine(a, b)
-    return reference.log_density(f, reference.standard_normal_log_density, x)
+    return reference.log_density(affine(a, b), reference.standard_normal_log_density, x)
 
 
 rng = check.rng("change_of_variables.affine_log_density")
@@ -167,7 +167,7 @@ cases += [(rng.normal(size=4) * 1e4, 1e-4, 0.0), (rng.normal(size=4) * 1e-8, -1e
 check.values("change_of_variables.affine_log_density", cases, affine_reference)
 
 
-# %% tags=["show"]
+# %% tags=["show", "hide-input"]
 def draw_affine(scene, a, b, at):
     if a == 0:
         a = 0.05  # a flow cannot have slope zero
@@ -201,7 +201,7 @@ play(
 # %% [markdown]
 # ## 2. Functions that bend
 #
-# A straight line stretches everywhere alike. A curved map stretches *here* and squeezes *there*, and that is how a flow turns one hump into two. All the formula wants is the logarithm of the slope at each point, and it must be computed with care. Take $z = \tanh x$. Its slope is $1 - \tanh^2 x$, and at $x = 20$ the computer rounds $\tanh x$ to exactly 1:
+# A straight line stretches everywhere alike. A curved map stretches *here* and squeezes *there*: so a flow turns one hump into two. The formula wants the logarithm of the slope at each point, computed with care. Take $z = \tanh x$. Its slope is $1 - \tanh^2 x$, and at $x = 20$ the computer rounds $\tanh x$ to exactly 1:
 
 # %% tags=["show"]
 with np.errstate(divide="ignore"):
@@ -298,7 +298,7 @@ check.values("change_of_variables.log_abs_slope", cases, lambda name, x: formula
 #
 # The picture shows what your density has to look like. Why is it highest at the ends, where the sine turns around?
 
-# %% tags=["show"]
+# %% tags=["show", "hide-input"]
 theta = np.random.default_rng(3).uniform(0, 2 * np.pi, size=50_000)
 fig, (left, right) = plots.figure(columns=2)
 left.plot(theta[:1500], np.sin(theta[:1500]), ".", markersize=2, color=plots.BLUE)
@@ -521,7 +521,7 @@ cases += [(rng.normal(size=(3, 2)), []), (rng.normal(size=3) * 30, random_layers
 check.values("change_of_variables.chain_log_density", cases, chain_reference)
 
 
-# %% tags=["show"]
+# %% tags=["show", "hide-input"]
 def reference_chain(x, layers):
     total = np.zeros(x.shape[:-1])
     for A, b in layers:
@@ -779,7 +779,7 @@ check.that("change_of_variables.fit_waiting_times", judge_against_closed_form, c
 check.that("change_of_variables.fit_waiting_times", judge_few_steps, [(np.exp(rng.normal(size=50)), 1, 0.1)])
 
 
-# %% tags=["show"]
+# %% tags=["show", "hide-input"]
 def reference_fit(x, steps, rate):
     u = np.log(x)
     return 1 / u.std(), -u.mean() / u.std()
@@ -804,7 +804,8 @@ plots.show(
 # Maria records waiting times in minutes and Jan records the same times in seconds. Both fit the flow of the last exercise, and Jan reports an average log-likelihood that is lower by about 4.1. Is his fit worse? Explain in two to four sentences where the number comes from, and what it says about comparing log-likelihoods.
 
 # %% [markdown] written="units_matter" points=2
-# YOUR ANSWER HERE
+# Seconds are $x' = 60 x$, so by the change of variables each log-density falls by $\log 60$, about 4.09. The two fits are the same fit, and neither is worse: log-likelihoods of continuous data can be compared only in the same units.
+#
 # === BEGIN MARK SCHEME ===
 # - 1 point: going from minutes to seconds is a change of variables x' = 60 x, so each log-density falls by log 60 (about 4.09) and the fits are the same fit.
 # - 1 point: log-likelihoods of continuous data can be compared only in the same units (or after adding the log-determinant of the conversion).
@@ -821,11 +822,15 @@ plots.show(
 #
 # So the curve of the first figure is $p_Z(f(x))\,\lvert f'(x)\rvert$, and that is all there is to it. What is still missing is speed: a general determinant in $D$ dimensions is expensive, and the next lessons are about maps whose determinant is cheap. The table below grows by a row with each of them.
 #
+# **The words of this lesson**
+#
+# <!-- words -->
+#
 # **Where it is used.** Transforming a density is a daily chore outside machine learning too: from frequency to wavelength, from a parameter to its logarithm before sampling. Stan adds the log-determinant for every constrained parameter.
 #
 # **Further reading.** Papamakarios and others, *Normalizing flows for probabilistic modeling and inference* (2021), section 2, derives the same formula with measure theory in reach and fixes the vocabulary. Kobyzev, Prince and Brubaker, *Normalizing flows: an introduction and review of current methods* (2020), lists the families that this course visits.
 
-# %% tags=["show"]
+# %% tags=["show", "hide-input"]
 from flowkit.lab import costs
 
 costs.show(topic="change_of_variables", seed=0)

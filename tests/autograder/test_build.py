@@ -79,7 +79,7 @@ def test_students_get_stubs_and_nbgraders_metadata_in_full(built):
 
 def test_headings_are_generated(built):
     nb = notebook(built.published)
-    assert nb.cells[0].source.split("\n")[:3] == ["# Triangles", "", "Lesson 3 · 15 minutes · 10 points"]
+    assert nb.cells[0].source.split("\n")[:3] == ["# Triangles", "", "Lesson 03 · 15 minutes · 10 points"]
     assert cell(nb, "polygon_area_statement").source.startswith(
         "### Exercise 2: A fan of triangles\n\n"
         "difficulty 3 of 5 · importance 4 of 5 · 8 minutes · 3 points\n\nWrite"
@@ -96,7 +96,7 @@ def test_prerequisites_are_linked(course):
     course.syllabus.write_text(f"{first}\n{second}", encoding="utf-8")
     course = Course(course.folder)
     build(course, ["triangles"])
-    assert " · first [Lines](../01_lines/lines.ipynb)\n" in notebook(course.published).cells[0].source
+    assert " · first: [Lines](../01_lines/lines.ipynb)\n" in notebook(course.published).cells[0].source
     result = build(course)
     assert result.missing == ("01_lines stands in the syllabus, but has no master",)
     assert "| 15 | 10 | Lines |" in notebook(course.published, "index.ipynb").cells[0].source

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from autograder import answers, lint, syntax
 from autograder.cli import app
 from autograder.course import Course
+from autograder.glossary import read_glossary
 from autograder.master import read_master
 
 CALL = 'check.values("triangles.triangle_area", [tuple(corners), tuple(corners[::-1])], '
@@ -21,6 +22,11 @@ BROKEN = {
         CLOSING,
         CLOSING + " word" * 2500,
         r"2\d\d\d words of prose; a lesson has 900 to 2500",
+    ),
+    ("words_are_listed_once", "no list"): (
+        "# <!-- words -->",
+        "#",
+        "stands 0 times in its prose",
     ),
     ("points_match_the_syllabus", "points"): (
         'test="polygon_area" points=1',
@@ -234,7 +240,7 @@ def rule(name):
 
 def page(course):
     lesson = course.lessons[-1]
-    glossary, faults = lint.read_glossary(course)
+    glossary, faults = read_glossary(course)
     assert faults == []
     return lint.Page(course, read_master(course, lesson), glossary)
 
@@ -263,7 +269,7 @@ def test_the_fixture_is_only_small_and_without_a_bank(course):
     faults = lint.lint(course)
     assert [fault for fault in faults if "answers/triangles.py" not in fault] == [
         "03_triangles.py: 18 cells; a lesson has 25 to 45.",
-        "03_triangles.py: 191 words of prose; a lesson has 900 to 2500.",
+        "03_triangles.py: 157 words of prose; a lesson has 900 to 2500.",
         "03_triangles.py: 3 exercises; a lesson has 4 to 7.",
     ]
 
@@ -319,7 +325,7 @@ def with_a_later_lesson(course):
 def test_nothing_is_used_before_its_lesson(with_a_later_lesson, old, new, message):
     course = with_a_later_lesson
     edit_master(course, old, new)
-    glossary, _ = lint.read_glossary(course)
+    glossary, _ = read_glossary(course)
     surroundings = lint.Page(course, read_master(course, course.lessons[0]), glossary)
     faults = list(rule("nothing_before_its_lesson")(surroundings))
     assert len(faults) == (message is not None), faults

@@ -147,3 +147,5 @@ check.values("triangles.polygon_area", [(rng.normal(size=(n, 2)),) for n in (3, 
 # ## What you have seen
 #
 # A determinant measures a parallelogram with its sign, and signs make overlaps cancel.
+#
+# <!-- words -->

@@ -1,0 +1,716 @@
+# %% [markdown]
+# # Change of variables
+#
+# Lesson 02 · 100 minutes · 20 points · first: [Start here](../00_start/start.ipynb)
+#
+# The histogram below counts 20,000 numbers, drawn from a Gaussian and pushed through a bent function. The curve was not fitted to them: it was *computed*, exactly, from the Gaussian and the function alone.
+#
+# **You push every point of a density through a function. What is the density of the result?** The answer is one line long, and every normalizing flow is built on it. By the end of this lesson you will have derived it, coded it, and trained your first flow with it.
+#
+# You will be able to
+#
+# - derive the change of variables in one dimension from conservation of mass, and say where the absolute value comes from;
+# - write log-densities that stay finite where the naive formula overflows;
+# - add log-determinants along a chain of maps, in one dimension or many;
+# - convict a wrong density with a test that needs no theory;
+# - fit a flow by minimizing the negative log-likelihood.
+
+# %% nbgrader={"cell_type": "code", "checksum": "8f59a4834a9fe05bb5e9ed688c3269f0", "grade": false, "grade_id": "code_1", "locked": true, "schema_version": 3, "solution": false, "task": false}
+import math
+
+import numpy as np
+
+from autograder import check
+from flowkit.lab import plots
+from flowkit.lab.widgets import play, predict, slider
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def normal_log_density(z):
+    """log N(z; 0, 1), elementwise."""
+    return -0.5 * (np.square(z) + LOG_2PI)
+
+
+# %% tags=["show", "hide-input"]
+x = np.linspace(-5, 5, 2001)
+z = 0.4 * x + np.tanh(1.5 * (x + 2)) + np.tanh(1.5 * (x - 2))  # f : x -> z, always rising
+slope = 0.4 + 1.5 / np.cosh(1.5 * (x + 2)) ** 2 + 1.5 / np.cosh(1.5 * (x - 2)) ** 2
+noise = np.random.default_rng(0).normal(size=20_000)
+samples = np.interp(noise, z, x)  # x = f^-1(z), read off the graph backwards
+
+fig, (left, right) = plots.figure(columns=2)
+left.plot(x, z, color=plots.BLUE)
+left.set(xlabel="x (data)", ylabel="z = f(x) (noise)", title="The function")
+right.hist(samples, bins=100, density=True, color=plots.GREY, alpha=0.5, label="20,000 samples")
+right.plot(x, np.exp(normal_log_density(z)) * slope, color=plots.ORANGE, label="computed")
+right.set(xlabel="x (data)", ylabel="density", title="The density of x")
+right.legend(loc="lower center")
+plots.show(
+    fig,
+    alt="Left: a rising curve with two steep steps, at x = -2 and x = 2. Right: a histogram with two humps, at -2 and 2, and a computed curve that follows it everywhere.",
+)
+
+
+# %% [markdown]
+# ## 1. Mass is conserved
+#
+# Throughout the course, `x` is data and `z` is noise. The flow $f$ takes data to noise, $z = f(x)$, and sampling walks back: draw $z$ from a density that we know, $p_Z$, and return $x = f^{-1}(z)$. We want $p_X$, the density of those samples.
+#
+# Take a small interval of width $dx$ around $x$. The function $f$ carries it to an interval around $z = f(x)$, of width $dz$. A sample lands in the first interval exactly when its $z$ landed in the second: it is the same event. One event has one probability, so
+#
+# $$p_X(x)\,dx = p_Z(z)\,dz .$$
+#
+# Widths are positive. The width of the image is $dz = \lvert f'(x)\rvert\,dx$, with the absolute value because a falling function flips the interval around and leaves its width positive all the same. Divide by $dx$, take logarithms, and there it is:
+#
+# $$\log p_X(x) = \log p_Z(f(x)) + \log\lvert f'(x)\rvert .$$
+#
+# Read it aloud: *see where the point goes, ask the noise how dense it is there, and correct for the stretching on the way.* This is the only sign convention of the course. Where the literature writes the map the other way, $x = g(z)$ with $g = f^{-1}$, the correction reads $-\log\lvert g'(z)\rvert$: the same number.
+#
+# **A worked example.** Let $z = \log x$ for $x > 0$, so that $x = e^z$. Here $f'(x) = 1/x$, and with Gaussian noise the formula gives the *log-normal* density. The cell checks it in two ways that know nothing of the formula: the total mass, and the mass below 1 as counted on samples.
+
+# %% tags=["show"]
+def log_normal_log_density(x):
+    """log p_X(x) where z = log x is standard normal, x > 0."""
+    return normal_log_density(np.log(x)) - np.log(x)  # log abs f'(x) = log(1/x) = -log x
+
+
+x = np.linspace(1e-6, 60, 600_001)
+p = np.exp(log_normal_log_density(x))
+below_one = x <= 1
+print(f"total mass         {np.trapezoid(p, x):.4f}")
+print(f"mass below 1       {np.trapezoid(p[below_one], x[below_one]):.4f}")
+drawn = np.exp(np.random.default_rng(1).normal(size=100_000))
+print(f"samples below 1    {np.mean(drawn <= 1):.4f}")
+
+# %% tags=["show", "hide-input"]
+predict(
+    "z = x / 2 and z is standard normal. The density of z is 0.40 at its peak. How high is the peak of the density of x?",
+    [
+        "0.80: x is twice z, so its density doubles",
+        "0.40: it is still a normal density",
+        "0.20: x is spread over twice the width",
+    ],
+)
+
+# %% tags=["show"]
+x = np.linspace(-6, 6, 601)
+peak = np.exp(normal_log_density(x / 2) + math.log(1 / 2)).max()
+counted = np.mean(np.abs(2 * np.random.default_rng(2).normal(size=200_000)) < 0.05) / 0.1
+print(f"peak by the formula {peak:.3f}, counted on samples {counted:.3f}")
+
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "ca7a620733d37a25925f1b59f2f0ea6e", "grade": false, "grade_id": "affine_log_density_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 1: a straight line
+#
+# difficulty 1 of 5 · importance 5 of 5 · 8 minutes · 3 points
+#
+# In the cell above, the samples $x = 2z$ are spread over twice the width, and the density halves. The factor is $\lvert f'(x)\rvert = 1/2$: the *flow* contracts by two where the *sampler* stretches by two. Most sign errors in flow code come from confusing the two.
+#
+# Now in general. Let $z = a x + b$ with $a \neq 0$, and let $z$ be standard normal. Write `affine_log_density(x, a, b)`, the log-density of $x$.
+#
+# `x` is an array of any shape, `a` and `b` are numbers, and the result has the shape of `x`. The slope may be negative. For example, at `x = 0` with `a = 1, b = 0` the answer is $-\tfrac12\log 2\pi$, about $-0.919$. You may use `normal_log_density`.
+#
+# When you are right, the interactive below draws *your* curve. In it, the strip on the left and the strip on the right hold the same samples. Find the slopes at which the left strip is tall and thin, and see what its *area* does.
+#
+# <details><summary>"It is right for a positive slope and gives nan for a negative one"</summary>
+#
+# A width cannot be negative. Look again at the step from $dz$ to $dx$: which function of the slope is the factor?
+#
+# </details>
+# <details><summary>"My values are off by a constant"</summary>
+#
+# Compare your correction with the last guess you made. Does the density of $x$ rise or fall when $\lvert a\rvert$ grows? Try `a = 10` and think of where the samples $x = (z - b)/a$ lie.
+#
+# </details>
+# <details><summary>A template</summary>
+#
+# `return normal_log_density(____) + math.log(____)`
+#
+# </details>
+
+# %% nbgrader={"cell_type": "code", "checksum": "2c138c154aec9f22c7271b1dbc783765", "grade": false, "grade_id": "affine_log_density", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def affine_log_density(x, a, b):
+    """log p_X(x), where z = a x + b is standard normal. x: any shape -> the same shape."""
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "43d0570a7f639cbb4ed6c1113be50e0e", "grade": true, "grade_id": "affine_log_density_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+import math
+
+import numpy as np
+from autograder import check
+
+
+def log_mass_per_width(x, a, b, width=1e-3):
+    """The slow specification: the mass of a small interval around x, by its width."""
+    mass_below = np.vectorize(lambda z: 0.5 * math.erfc(-z / math.sqrt(2)))
+    one_end, other_end = a * (x - width / 2) + b, a * (x + width / 2) + b
+    return np.log(np.abs(mass_below(other_end) - mass_below(one_end)) / width)
+
+
+points = np.linspace(-1.5, 1.5, 5)
+cases = [(points, 2.0, 0.5), (points, -0.5, 1.0), (points.reshape(5, 1), -2.0, 0.0)]
+check.values("change_of_variables.affine_log_density", cases, log_mass_per_width, atol=1e-5)
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "a0af8847ef821fd50c267fdf55cbf88f", "grade": true, "grade_id": "affine_log_density_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Hidden tests run here when your work is graded: 2 points.
+
+# %% tags=["show", "hide-input"]
+def draw_affine(scene, a, b, at):
+    if a == 0:
+        a = 0.05  # a flow cannot have slope zero
+    f = check.yours(
+        "change_of_variables.affine_log_density",
+        otherwise=lambda x, a, b: normal_log_density(a * x + b) + math.log(abs(a)),
+    )
+    x, z = np.linspace(-4, 4, 401), np.linspace(-4, 4, 401)
+    strip = np.linspace(at, at + 0.5, 41)
+    image = np.sort(a * strip + b)
+    area = np.trapezoid(np.exp(f(strip, a, b)), strip)
+    data, noise = scene.panel(0, of=2), scene.panel(1, of=2)
+    data.axes(x=(-4, 4), y=(0, 1.3), xlabel="x", ylabel="density", title="data")
+    data.curve(x, np.exp(f(x, a, b)), colour=plots.BLUE, label="p_X")
+    data.area(strip, np.exp(f(strip, a, b)), colour=plots.BLUE, label="strip")
+    noise.axes(x=(-4, 4), y=(0, 1.3), xlabel="z", title="noise")
+    noise.curve(z, np.exp(normal_log_density(z)), colour=plots.ORANGE, label="p_Z", dash="dashed")
+    noise.area(
+        image, np.exp(normal_log_density(image)), colour=plots.ORANGE, label="image of the strip", hatch=True
+    )
+    return f"Slope {a:.2f}: the strip is 0.50 wide, its image {abs(a) * 0.5:.2f}; both hold {area:.3f} of the mass."
+
+
+play(
+    draw_affine,
+    a=slider(-3, 3, 1.5, step=0.1, label="slope a"),
+    b=slider(-2, 2, 0.0, step=0.1, label="shift b"),
+    at=slider(-3, 2.5, 0.2, step=0.1, label="left edge of the strip"),
+)
+
+# %% [markdown]
+# ## 2. Functions that bend
+#
+# A straight line stretches everywhere alike. A curved map stretches *here* and squeezes *there*: so a flow turns one hump into two. The formula wants the logarithm of the slope at each point, computed with care. Take $z = \tanh x$. Its slope is $1 - \tanh^2 x$, and at $x = 20$ the computer rounds $\tanh x$ to exactly 1:
+
+# %% tags=["show"]
+with np.errstate(divide="ignore"):
+    print("log(1 - tanh(20)^2) computed as written:", np.log(1 - np.tanh(20.0) ** 2))
+print("its true value, about log 4 - 40:        ", math.log(4) - 40)
+
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "5378ea8633d84f235ae86713c40928b1", "grade": false, "grade_id": "log_abs_slope_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 2: four slopes
+#
+# difficulty 2 of 5 · importance 4 of 5 · 15 minutes · 3 points
+#
+# One single point like the one above makes the loss of a whole batch infinite. The remedy is always the same: do the algebra on paper until no step overflows or cancels. With $1 - \tanh^2 x = 1/\cosh^2 x$ and $\cosh x = \tfrac12 e^{\lvert x\rvert}(1 + e^{-2\lvert x\rvert})$,
+#
+# $$\log(1 - \tanh^2 x) = 2\,\bigl(\log 2 - \lvert x\rvert - \log(1 + e^{-2\lvert x\rvert})\bigr).$$
+#
+# Nothing in it overflows: $e^{-2\lvert x\rvert}$ lies between 0 and 1, and `np.log1p(t)` computes $\log(1 + t)$ without losing small `t`.
+#
+# Derive $\log\lvert f'(x)\rvert$ for four maps and type each formula as code in `log_abs_slope(name, x)`:
+#
+# | `name` | the map |
+# | --- | --- |
+# | `"exp"` | $z = e^x$ |
+# | `"decay"` | $z = e^{-3x}$, a falling map |
+# | `"tanh"` | $z = \tanh x$ |
+# | `"cubic"` | $z = x + x^3$ |
+#
+# `x` is an array, and the result has its shape. It must be finite for $\lvert x\rvert$ up to 400. For example `log_abs_slope("cubic", np.zeros(2))` is `[0., 0.]`.
+#
+# <details><summary>"decay is off by log 3, or has the wrong sign"</summary>
+#
+# The chain rule gives $f'(x) = -3e^{-3x}$. Take the absolute value first, then the logarithm of the product.
+#
+# </details>
+# <details><summary>"tanh is fine near zero and infinite at 20"</summary>
+#
+# You take the logarithm of a difference that has rounded to zero. The statement above has the form that survives.
+#
+# </details>
+# <details><summary>A template</summary>
+#
+# `if name == "decay": return math.log(____) - ____ * x`
+#
+# </details>
+
+# %% nbgrader={"cell_type": "code", "checksum": "bc315fe25e023e4817137cda616df0f6", "grade": false, "grade_id": "log_abs_slope", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def log_abs_slope(name, x):
+    """log abs f'(x) for the map called name: "exp", "decay", "tanh" or "cubic". x: any shape -> the same shape."""
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "2d5f63bf64d858356050ca8bd1760f89", "grade": true, "grade_id": "log_abs_slope_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+import numpy as np
+from autograder import check
+
+maps = {"exp": np.exp, "decay": lambda x: np.exp(-3 * x), "tanh": np.tanh, "cubic": lambda x: x + x**3}
+
+
+def measured(name, x, step=1e-5):
+    """The slow specification: the slope by a central difference."""
+    return np.log(np.abs(maps[name](x + step) - maps[name](x - step)) / (2 * step))
+
+
+points = np.linspace(-2, 2, 6)
+check.values("change_of_variables.log_abs_slope", [(name, points) for name in maps], measured, atol=1e-6)
+
+# %% nbgrader={"cell_type": "code", "checksum": "e474aebca84bcfea4de0a6375f8e643c", "grade": true, "grade_id": "log_abs_slope_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Hidden tests run here when your work is graded: 2 points.
+
+# %% [markdown]
+# ## 3. When several points share one image
+#
+# The formula asks for an invertible $f$. What if the sampler is not one-to-one? Draw an angle $\theta$ uniformly from the circle, $[0, 2\pi)$, and let $x = \sin\theta$. Each $x$ between $-1$ and $1$ comes from *two* angles. Mass is still conserved: the mass near $x$ is the sum of the masses near its two angles. On each of the two branches the sine is invertible, so each branch contributes one term of the formula, and the *densities* (not their logarithms) add.
+#
+# There is a second way to draw the same samples. If $F$ is the distribution function of $x$, then $u = F(x)$ is uniform: that is a flow with uniform noise, whose slope is the density itself. So $x = F^{-1}(u)$ samples any one-dimensional density whose $F$ can be inverted. For the sine, $F(x) = \tfrac12 + \arcsin(x)/\pi$ and $F^{-1}(u) = \sin(\pi(u - \tfrac12))$. This is *inverse-CDF sampling*, and every one-dimensional flow is a piece of it.
+#
+# The picture shows what your density has to look like. Why is it highest at the ends, where the sine turns around?
+
+# %% tags=["show", "hide-input"]
+theta = np.random.default_rng(3).uniform(0, 2 * np.pi, size=50_000)
+fig, (left, right) = plots.figure(columns=2)
+left.plot(theta[:1500], np.sin(theta[:1500]), ".", markersize=2, color=plots.BLUE)
+left.set(xlabel="angle θ (radians)", ylabel="x = sin θ", title="Two angles for each x")
+right.hist(np.sin(theta), bins=80, density=True, color=plots.GREY)
+right.set(xlabel="x", ylabel="density", title="50,000 samples of sin θ")
+plots.show(
+    fig,
+    alt="Left: one period of the sine; a horizontal line meets it twice. Right: a histogram shaped like a bowl, about 0.32 in the middle and rising steeply towards x = -1 and x = 1.",
+)
+
+u = np.random.default_rng(4).uniform(size=50_000)
+by_inverse = np.sin(np.pi * (u - 0.5))
+for level in (-0.9, 0.0, 0.5):
+    by_angle, by_cdf = np.mean(np.sin(theta) <= level), np.mean(by_inverse <= level)
+    print(f"P(x <= {level:4.1f})   from angles {by_angle:.3f}   by inverse CDF {by_cdf:.3f}")
+
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "4d20fcf86384dcd7e49ea0540474d5c4", "grade": false, "grade_id": "sine_log_density_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 3: the density of a sine
+#
+# difficulty 3 of 5 · importance 3 of 5 · 15 minutes · 3 points
+#
+# Derive the density of $x = \sin\theta$ with $\theta$ uniform on $[0, 2\pi)$, and type its logarithm as `sine_log_density(x)`.
+#
+# `x` is an array with values in the open interval $(-1, 1)$. Write it so that it loses nothing near the ends, at $x = 1 - 10^{-12}$ for example. The height at the middle of the histogram is a good check of your derivation.
+#
+# <details><summary>"My density is half of what it should be"</summary>
+#
+# How many angles between 0 and $2\pi$ have the sine $x$? Did you add the mass of each?
+#
+# </details>
+# <details><summary>"I am left with a cosine of the angle"</summary>
+#
+# You know $\sin\theta = x$. Which identity gives $\cos\theta$ from it? The sign does not matter: why?
+#
+# </details>
+# <details><summary>"It is right in the middle and slightly off near 1"</summary>
+#
+# `1 - x**2` rounds when `x` is close to 1. Factor it: $1 - x^2 = (1 - x)(1 + x)$, and `np.log1p` takes each factor exactly.
+#
+# </details>
+# <details><summary>A template</summary>
+#
+# `return -math.log(____) - 0.5 * (np.log1p(____) + np.log1p(____))`
+#
+# </details>
+
+# %% nbgrader={"cell_type": "code", "checksum": "1021b3f1b394c91e83ea5dd3812cabe1", "grade": false, "grade_id": "sine_log_density", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def sine_log_density(x):
+    """log p_X(x) of x = sin(theta), theta uniform on the circle; -1 < x < 1. x: any shape -> the same shape."""
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "685e4dd74fa8b80ff791aa0f7b7836ce", "grade": true, "grade_id": "sine_log_density_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+import numpy as np
+from autograder import check
+
+
+def counted(x, width=0.01):
+    """The slow specification: count a million evenly spaced angles whose sine lands near x."""
+    sines = np.sort(np.sin(2 * np.pi * (np.arange(1_000_000) + 0.5) / 1_000_000))
+    inside = np.searchsorted(sines, x + width / 2) - np.searchsorted(sines, x - width / 2)
+    return np.log(inside / len(sines) / width)
+
+
+check.values("change_of_variables.sine_log_density", [(np.linspace(-0.8, 0.8, 5),)], counted, atol=2e-3)
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "fcc2b04187dff327529f636a4d401d8c", "grade": true, "grade_id": "sine_log_density_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Hidden tests run here when your work is graded: 2 points.
+
+# %% [markdown]
+# ## 4. Chains, and more than one dimension
+#
+# One simple map is not flexible. Many in a row are. Let $f = f_K \circ \dots \circ f_1$, with $f_1$ applied to the data first: $h_0 = x$, $h_k = f_k(h_{k-1})$, $z = h_K$. By the chain rule slopes multiply, so their logarithms *add*, each taken **at the input of its own step**:
+#
+# $$\log p_X(x) = \log p_Z(h_K) + \sum_{k=1}^{K} \log\lvert f_k'(h_{k-1})\rvert .$$
+#
+# In $D$ dimensions the small interval becomes a small box. A smooth map carries it to a small parallelepiped, whose edges are the columns of the *Jacobian* $J = dz/dx$, $J_{ij} = \partial z_i/\partial x_j$, times the edges of the box. Its volume is $\lvert\det J\rvert$ times the volume of the box, and mass is conserved as before:
+#
+# $$\log p_X(x) = \log p_Z(f(x)) + \log\lvert\det J\rvert .$$
+#
+# The slope has become a determinant, and nothing else has changed. For $z = A x + b$ the Jacobian is $A$ at every point. For an elementwise map it is diagonal, so its log-determinant is the *sum over the dimensions* of the log-slopes. Both are below, next to a brute force that builds the Jacobian by finite differences. Every array holds points of shape `(..., D)`, and every log-determinant has shape `(...)`: one number for each point.
+
+# %% nbgrader={"cell_type": "code", "checksum": "ab732a024911ad769b83ec31a885a9f1", "grade": false, "grade_id": "code_2", "locked": true, "schema_version": 3, "solution": false, "task": false}
+def linear_step(h, A, b):
+    """h: (..., D) -> (A h + b, log abs det A for each point)."""
+    log_det = np.linalg.slogdet(A)[1]
+    return h @ A.T + b, np.full(h.shape[:-1], log_det)
+
+
+def bend_step(h):
+    """h: (..., D) -> (h + tanh h elementwise, log abs det J for each point). The slope is 1 + (1 - tanh^2 h)."""
+    t = np.tanh(h)
+    return h + t, np.log(2 - t**2).sum(-1)
+
+
+def brute_force_log_det(f, x, step=1e-5):
+    """log abs det of the Jacobian of f at one point x, column by column."""
+    columns = [(f(x + step * e) - f(x - step * e)) / (2 * step) for e in np.eye(len(x))]
+    return np.linalg.slogdet(np.stack(columns, axis=1))[1]
+
+
+A, b = np.array([[1.2, 0.5], [-0.3, 0.8]]), np.array([0.1, -0.2])
+point = np.array([0.7, -1.1])
+by_formula = linear_step(point, A, b)[1], bend_step(point)[1]
+by_force = (
+    brute_force_log_det(lambda h: linear_step(h, A, b)[0], point),
+    brute_force_log_det(lambda h: bend_step(h)[0], point),
+)
+print(f"linear   closed form {by_formula[0]: .6f}   brute force {by_force[0]: .6f}")
+print(f"bend     closed form {by_formula[1]: .6f}   brute force {by_force[1]: .6f}")
+
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "391a057a391cbfcc24291c787e1013fe", "grade": false, "grade_id": "chain_log_density_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 4: a chain of layers
+#
+# difficulty 3 of 5 · importance 5 of 5 · 20 minutes · 3 points
+#
+# A deep flow, in values: `layers` is a list of pairs `(A, b)`. Each layer applies `linear_step` with its `A` and `b`, and then `bend_step`. The first layer of the list meets the data first, and after the last one the result is standard normal in $D$ dimensions.
+#
+# Write `chain_log_density(x, layers)`: `x` has shape `(..., D)` and the result shape `(...)`. With an empty list, `x` itself is standard normal. You may use `linear_step`, `bend_step` and `normal_log_density` (which is elementwise!).
+#
+# When you are right, the interactive below runs your chain. Add layers one at a time and watch a round Gaussian come apart. Its right panel shows the image of a square grid: where the cells are *large*, the flow stretches, and the density on the left is high.
+#
+# <details><summary>"It is right for one layer and wrong for two"</summary>
+#
+# Which point does the second layer see? Its log-determinant belongs there, not at the data.
+#
+# </details>
+# <details><summary>"I get two numbers for each point"</summary>
+#
+# `normal_log_density` is elementwise. The coordinates of $z$ are independent, so the log-density of the point is their sum: over the last axis, and no other.
+#
+# </details>
+# <details><summary>"The shape is wrong for an empty list"</summary>
+#
+# Start the total as zeros of shape `x.shape[:-1]`.
+#
+# </details>
+# <details><summary>A template</summary>
+#
+# Before the loop: `total = np.zeros(x.shape[:-1])`. In the loop, twice: `x, log_det = ____` and `total = total + ____`. After it: `return ____ + total`.
+#
+# </details>
+
+# %% nbgrader={"cell_type": "code", "checksum": "328daf55926f1c7eb4b2fb5ee5e6870e", "grade": false, "grade_id": "chain_log_density", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def chain_log_density(x, layers):
+    """log p_X(x) of a chain of layers (A, b). x: (..., D) -> (...)."""
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "2150fc8a5734a81431c79a50890e5fbd", "grade": true, "grade_id": "chain_log_density_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+import numpy as np
+from autograder import check
+
+
+def whole_chain_at_once(x, layers, step=1e-5):
+    """The slow specification: the Jacobian of the whole chain by finite differences, and its determinant."""
+
+    def f(h):
+        for A, b in layers:
+            u = A @ h + b
+            h = u + np.tanh(u)
+        return h
+
+    def one(point):
+        z, D = f(point), len(point)
+        J = np.stack([(f(point + step * e) - f(point - step * e)) / (2 * step) for e in np.eye(D)], axis=1)
+        return -0.5 * (z @ z + D * np.log(2 * np.pi)) + np.linalg.slogdet(J)[1]
+
+    return np.array([one(point) for point in x])
+
+
+rng = np.random.default_rng(0)
+layers = [(np.eye(2) + 0.4 * rng.normal(size=(2, 2)), 0.3 * rng.normal(size=2)) for _ in range(3)]
+x = rng.normal(size=(4, 2))
+cases = [(x, layers[:1]), (x, layers[:2]), (x, layers)]
+check.values("change_of_variables.chain_log_density", cases, whole_chain_at_once, atol=1e-5)
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "76055d4c7d98465a11923965f16edb3e", "grade": true, "grade_id": "chain_log_density_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Hidden tests run here when your work is graded: 2 points.
+
+# %% tags=["show", "hide-input"]
+def reference_chain(x, layers):
+    total = np.zeros(x.shape[:-1])
+    for A, b in layers:
+        x, first = linear_step(x, A, b)
+        x, second = bend_step(x)
+        total = total + first + second
+    return normal_log_density(x).sum(-1) + total
+
+
+def turning_layer(angle, squeeze):
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    return turn @ np.diag([math.exp(squeeze), math.exp(-squeeze)]), np.zeros(2)
+
+
+def draw_chain(scene, K, angle, squeeze):
+    layers = [turning_layer(math.radians(angle), squeeze) for _ in range(int(K))]
+    log_density = check.yours("change_of_variables.chain_log_density", otherwise=reference_chain)
+    s = np.linspace(-3, 3, 80)
+    density = np.exp(log_density(np.stack(np.meshgrid(s, s), axis=-1), layers))
+    t, along = np.linspace(-3, 3, 13), np.linspace(-3, 3, 41)
+    lines = [np.stack([np.full(41, c), along], -1) for c in t] + [
+        np.stack([along, np.full(41, c)], -1) for c in t
+    ]
+    for A, b in layers:
+        lines = [bend_step(linear_step(line, A, b)[0])[0] for line in lines]
+    data, noise = scene.panel(0, of=2), scene.panel(1, of=2)
+    data.axes(x=(-3, 3), y=(-3, 3), xlabel="x₁", ylabel="x₂", title="density of x", equal=True)
+    data.image(density, extent=(-3, 3, -3, 3))
+    noise.axes(x=(-6, 6), y=(-6, 6), xlabel="z₁", ylabel="z₂", title="image of the grid", equal=True)
+    noise.lines(lines, colour=plots.BLUE)
+    mass = density.sum() * (s[1] - s[0]) ** 2
+    return f"{int(K)} layers: the highest density is {density.max():.2f}, and this window holds {mass:.2f} of the mass."
+
+
+play(
+    draw_chain,
+    K=slider(0, 6, 2, step=1, label="layers"),
+    angle=slider(-90, 90, 35, step=5, label="turn, in degrees"),
+    squeeze=slider(-0.8, 0.8, 0.3, step=0.1, label="squeeze"),
+)
+
+
+# %% [markdown]
+# ## 5. Two directions, one loss, and a detective
+#
+# The two directions of a flow do two jobs. Forward, $x \to z$, gives densities, and so training. Backward, $z \to x$, gives samples. A flow is trained by moving its parameters until the data are likely, that is, by minimizing the *negative log-likelihood* (NLL), the average of $-\log p_X(x)$ over the data.
+#
+# The two terms of the formula pull against each other. $\log p_Z(f(x))$ wants every $z$ near zero, where the noise is dense; alone, it would crush all data to a single point. $\log\lvert\det J\rvert$ forbids it, because a map that crushes has a very negative log-determinant. Forget the second term, or get its sign wrong, and training does not crash: it converges to nonsense. So before you train, arm yourself with a test that convicts such bugs without knowing any formula.
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "6cb87407972cbef575fa061ce36ae62e", "grade": false, "grade_id": "verdict_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 5: the sign-bug detective
+#
+# difficulty 3 of 5 · importance 4 of 5 · 20 minutes · 3 points
+#
+# A wrong sign changes the factor $\lvert a\rvert$ of an affine flow into $1/\lvert a\rvert$, so its "density" has mass $1/a^2$. Its samples look right all the same, since sampling never touches the log-determinant. Mass alone is no proof either: the density of $2z$ has mass one, and it is not the density of $z/2$. A good test looks at the mass and then compares with samples.
+#
+# Write the test. `verdict(grid, log_p, samples)` is given an increasing `grid` of shape `(N,)` that covers all the mass, a model's log-density `log_p` on it, shape `(N,)`, and `samples`, some thousands of numbers from the true density. It returns one of three strings:
+#
+# - `"not a density"` if the mass $\int e^{\log p(x)}\,dx$ (trapezoid rule) differs from one by more than 0.01, or is not a finite number;
+# - `"wrong density"` if the mass is one, but at some point of the grid the model's probability of lying below it differs by more than 0.05 from the fraction of samples that do;
+# - `"no objection"` otherwise.
+#
+# The public test brings you five suspects: a right density, two with a bug in the sign of the log-determinant, one that uses the map backwards, and one that returns `nan`.
+#
+# <details><summary>"nan gets 'no objection'"</summary>
+#
+# Every comparison with `nan` is False, so `abs(mass - 1) > 0.01` is False as well. Ask the opposite question: is the mass *within* 0.01 of one?
+#
+# </details>
+# <details><summary>"The map backwards gets 'no objection'"</summary>
+#
+# It integrates to one, so only the comparison with samples can tell. Compare at every point of the grid, and take the largest gap.
+#
+# </details>
+# <details><summary>"It works on one grid and not on another"</summary>
+#
+# The points of the grid need not be evenly spaced. A trapezoid has its own width: `np.diff(grid)`.
+#
+# </details>
+# <details><summary>A template</summary>
+#
+# `below = np.concatenate([[0.0], np.cumsum(____ * np.diff(grid))])`, then `fraction = np.searchsorted(np.sort(samples), grid, side="right") / ____`.
+#
+# </details>
+
+# %% nbgrader={"cell_type": "code", "checksum": "2bed4567529b40fb979c8caedb181e77", "grade": false, "grade_id": "verdict", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def verdict(grid, log_p, samples):
+    """ "not a density", "wrong density" or "no objection". grid, log_p: (N,); samples: (M,)."""
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "4975cb1f023517c49fb15de1ff769485", "grade": true, "grade_id": "verdict_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+import math
+
+import numpy as np
+from autograder import check
+
+rng = np.random.default_rng(0)
+grid = np.linspace(-30, 30, 6001)
+
+
+def gaussian(z):
+    return -0.5 * (z**2 + math.log(2 * math.pi))
+
+
+samples = (rng.normal(size=4000) - 1) / 0.5  # z = 0.5 x + 1
+suspects = {
+    "right": (gaussian(0.5 * grid + 1) + math.log(0.5), "no objection"),
+    "minus the log-determinant": (gaussian(0.5 * grid + 1) - math.log(0.5), "not a density"),
+    "no log-determinant": (gaussian(0.5 * grid + 1), "not a density"),
+    "the map backwards": (gaussian((grid - 1) / 0.5) - math.log(0.5), "wrong density"),
+    "nan": (grid * np.nan, "not a density"),
+}
+cases = [(grid, log_p, samples) for log_p, _ in suspects.values()]
+answers = iter([answer for _, answer in suspects.values()])
+check.values("change_of_variables.verdict", cases, reference=lambda grid, log_p, samples: next(answers))
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "ebdb354b9c45c16997828146d95e88d6", "grade": true, "grade_id": "verdict_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Hidden tests run here when your work is graded: 2 points.
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "c5bb10fbbaefa2073f4969cc43087109", "grade": false, "grade_id": "fit_waiting_times_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 6: your first flow
+#
+# difficulty 4 of 5 · importance 5 of 5 · 20 minutes · 3 points
+#
+# Now train. The data are waiting times: positive, with a long tail. A chain of two maps makes them Gaussian: $u = \log x$, then $z = a u + b$ with $a > 0$. By the chain rule,
+#
+# $$\log p_X(x) = \log p_Z(a \log x + b) + \log a - \log x .$$
+#
+# Write `fit_waiting_times(x, steps, rate)`: it starts at $a = 1$, $b = 0$, takes `steps` steps of gradient descent on the average NLL with step size `rate`, and returns the pair `(a, b)`.
+#
+# Derive the two gradients on paper first: $\partial\,\mathrm{NLL}/\partial a$ has one part from each term of the formula. Your pair is judged by the log-likelihood of times that it has not seen: it must come within 0.01 nats of the best possible.
+#
+# <details><summary>"My a shrinks towards zero"</summary>
+#
+# Only the first term is at work: it pulls every $z$ to zero. What does $-\log a$ contribute to the gradient with respect to $a$?
+#
+# </details>
+# <details><summary>"My a runs away"</summary>
+#
+# Check both signs. The loss is *minus* the log-likelihood, and you step *against* its gradient.
+#
+# </details>
+# <details><summary>"After one step my b is not quite right"</summary>
+#
+# Update both from the same $z$: a step that changes $a$ first gives $b$ the gradient at another point.
+#
+# </details>
+# <details><summary>A template</summary>
+#
+# In the loop: `z = a * u + b`, then `a, b = a - rate * (np.mean(____) - ____), b - rate * np.mean(____)`.
+#
+# </details>
+
+# %% nbgrader={"cell_type": "code", "checksum": "3218899d5d02321b42fbe8df07ebf720", "grade": false, "grade_id": "fit_waiting_times", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def fit_waiting_times(x, steps, rate):
+    """(a, b) that minimize the mean NLL of z = a log x + b. x: (N,) positive."""
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "488cf5f86ca177f711a8e57dd9aca6cd", "grade": true, "grade_id": "fit_waiting_times_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+import math
+
+import numpy as np
+from autograder import check
+
+
+def judge(returned, x, steps, rate):
+    """Held-out log-likelihood, against the best affine map of log x (mean and standard deviation)."""
+    a, b = (float(value) for value in returned)
+    if not (math.isfinite(a) and math.isfinite(b)):
+        return f"You returned a = {a} and b = {b}. Did a step divide by zero, or run away?"
+    if a <= 0:
+        return f"You returned a = {a:.3g}, and log a needs a > 0. Does the gradient of -log a push a away from zero?"
+    u = np.log(np.exp(1.0 + 0.6 * np.random.default_rng(7).normal(size=5000)))
+    held_out = np.mean(-0.5 * (a * u + b) ** 2 + math.log(a) - u)
+    best = np.mean(-0.5 * ((u - 1.0) / 0.6) ** 2 - math.log(0.6) - u)
+    if held_out < best - 0.01:
+        return f"With a = {a:.3g} and b = {b:.3g}, unseen waiting times are {best - held_out:.2g} nats less likely than they could be."
+
+
+data = np.exp(1.0 + 0.6 * np.random.default_rng(6).normal(size=5000))
+check.that("change_of_variables.fit_waiting_times", judge, [(data, 2000, 0.05)])
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "57a49ea5b199f278b061e36d8a75ecd7", "grade": true, "grade_id": "fit_waiting_times_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Hidden tests run here when your work is graded: 2 points.
+
+# %% tags=["show", "hide-input"]
+def reference_fit(x, steps, rate):
+    u = np.log(x)
+    return 1 / u.std(), -u.mean() / u.std()
+
+
+fit = check.yours("change_of_variables.fit_waiting_times", otherwise=reference_fit)
+waiting = np.exp(1.0 + 0.6 * np.random.default_rng(5).normal(size=5000))
+a, b = fit(waiting, 2000, 0.05)
+x = np.linspace(0.05, 20, 800)
+density = np.exp(normal_log_density(a * np.log(x) + b) + math.log(a) - np.log(x))
+fig, ax = plots.figure()
+ax.hist(waiting, bins=80, density=True, color=plots.GREY, alpha=0.6, label="data")
+ax.plot(x, density, color=plots.ORANGE, label=f"flow: a = {a:.2f}, b = {b:.2f}")
+ax.set(xlabel="waiting time x (minutes)", ylabel="density (per minute)", xlim=(0, 20))
+ax.legend()
+plots.show(
+    fig,
+    alt="The histogram of waiting times and the fitted density, which follows it from the steep rise near zero through the peak to the long tail.",
+)
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "c33518994a860c8086a33f5a2c2975dc", "grade": false, "grade_id": "units_matter_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 7: minutes or seconds?
+#
+# difficulty 2 of 5 · importance 4 of 5 · 7 minutes · 2 points
+#
+# Maria records waiting times in minutes and Jan records the same times in seconds. Both fit the flow of the last exercise, and Jan reports an average log-likelihood that is lower by about 4.1. Is his fit worse? Explain in two to four sentences where the number comes from, and what it says about comparing log-likelihoods.
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "8fb281287fe81cc474d14c07eb6e6b06", "grade": true, "grade_id": "units_matter", "locked": false, "points": 2, "schema_version": 3, "solution": true, "task": false}
+# YOUR ANSWER HERE
+
+# %% [markdown]
+# ## What you have seen
+#
+# - Mass is conserved: $\log p_X(x) = \log p_Z(f(x)) + \log\lvert\det J\rvert$, with $f$ from data to noise and the absolute value because widths are positive.
+# - Along a chain log-determinants add, each at the input of its own step, and each point has one.
+# - Where several points share an image, densities add over the branches.
+# - Stability is algebra: the naive log-slope of $\tanh$ is already infinite at $x = 20$.
+# - A wrong log-determinant trains without complaint. Check the mass, then check against samples.
+#
+# So the curve of the first figure is $p_Z(f(x))\,\lvert f'(x)\rvert$, and that is all there is to it. What is still missing is speed: a general determinant in $D$ dimensions is expensive, and the next lessons are about maps whose determinant is cheap. The table below grows by a row with each of them.
+#
+# **The words of this lesson**
+#
+# | English | 한국어 | Polski | 中文 | What it means |
+# | :-- | :-- | :-- | :-- | :-- |
+# | normalizing flow | 정규화 흐름 | przepływ normalizujący | 标准化流 | A differentiable map with a differentiable inverse that takes data to noise of a known density. |
+# | change of variables | 변수 변환 | zamiana zmiennych | 变量替换 | The rule that gives the density of a mapped variable: the old density times the absolute Jacobian determinant. |
+# | log-determinant | 로그 행렬식 | logarytm wyznacznika | 对数行列式 | The logarithm of the absolute value of the Jacobian determinant: what a flow adds to the log-density of the noise. |
+# | Jacobian | 야코비 행렬 | macierz Jacobiego | 雅可比矩阵 | The matrix of the partial derivatives of a map: entry (i, j) says how output i changes with input j. |
+# | log-normal density | 로그 정규 분포의 밀도 | gęstość log-normalna | 对数正态密度 | The density of a positive variable whose logarithm is Gaussian. |
+# | inverse-CDF sampling | 역누적분포 표본추출 | próbkowanie metodą odwrotnej dystrybuanty | 逆累积分布采样 | Sampling by applying the inverse of the cumulative distribution function to uniform noise. |
+# | negative log-likelihood | 음의 로그 가능도 | ujemna log-wiarygodność | 负对数似然 | The average of minus the log-density over the data: the loss that trains a flow. |
+#
+# **Where it is used.** Transforming a density is a daily chore outside machine learning too: from frequency to wavelength, from a parameter to its logarithm before sampling. Stan adds the log-determinant for every constrained parameter.
+#
+# **Further reading.** Papamakarios and others, *Normalizing flows for probabilistic modeling and inference* (2021), section 2, derives the same formula with measure theory in reach and fixes the vocabulary. Kobyzev, Prince and Brubaker, *Normalizing flows: an introduction and review of current methods* (2020), lists the families that this course visits.
+
+# %% tags=["show", "hide-input"]
+from flowkit.lab import costs
+
+costs.show(topic="change_of_variables", seed=0)

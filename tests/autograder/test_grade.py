@@ -1,0 +1,235 @@
+"""The grading run: what is new is graded once, whatever happens in between, and the gradebook says the same."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from courses import copy_of_fixture
+from engines import JOURNAL, PAUSE, OpenEngine, QuickEngine, graded_so_far
+from nbgrader.api import Gradebook
+
+from autograder import gradebook
+from autograder.build import build
+from autograder.course import Course, CourseError
+from autograder.engine import seed_of
+from autograder.grade import grade, read_result
+
+LESSON = "03_triangles"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    course = copy_of_fixture(tmp_path_factory.mktemp("built"))
+    build(course)
+    gradebook.register(course.gradebook, LESSON, "triangles", course.source / LESSON / "triangles.ipynb")
+    return course
+
+
+@pytest.fixture
+def course(built, tmp_path, monkeypatch):
+    import shutil
+
+    monkeypatch.setenv(JOURNAL, str(tmp_path / "journal"))
+    return Course(shutil.copytree(built.folder, tmp_path / "course"))
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return tmp_path / "journal"
+
+
+def release(course):
+    return json.loads((course.release / LESSON / "triangles.ipynb").read_text())
+
+
+def hand_in(course, student, answer="return 1", data=None, time="2026-09-30 10:00:00 UTC"):
+    notebook = release(course)
+    for cell in notebook["cells"]:
+        if cell["metadata"].get("nbgrader", {}).get("grade_id") == "triangle_area":
+            cell["source"] = f"def triangle_area(a, b, c):\n    {answer}\n"
+    folder = course.submitted / student / LESSON
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "triangles.ipynb").write_bytes(json.dumps(notebook).encode() if data is None else data)
+    (folder / "timestamp.txt").write_text(time)
+
+
+def run(course, **options):
+    return grade(course, count=1, engine=QuickEngine, **options)
+
+
+def test_grades_land_in_the_gradebook(course):
+    hand_in(course, "ann")
+    hand_in(course, "bob", "pass")
+    graded = run(course)
+    assert {r.student: r.score for r in graded.results} == {"ann": 5.0, "bob": 0.0}
+    assert gradebook.totals(course.gradebook, LESSON) == {"ann": 5.0, "bob": 0.0}
+    with Gradebook(course.gradebook) as book:
+        notebook = book.find_submission_notebook("triangles", LESSON, "ann")
+        waiting = {grade.name: (grade.auto_score, grade.needs_manual_grade) for grade in notebook.grades}
+    assert waiting["triangle_area_hidden"] == (3.0, False)
+    assert waiting["why_signed"] == (None, True)
+    assert (course.autograded / "ann" / LESSON / "triangles.ipynb").is_file()
+
+
+def test_a_second_run_grades_nothing(course, journal):
+    hand_in(course, "ann")
+    run(course)
+    again = run(course)
+    assert (again.results, again.unchanged, again.failed) == ([], 1, [])
+    assert graded_so_far(journal) == ["ann"]
+
+
+def test_what_changed_is_graded_again(course, journal):
+    hand_in(course, "ann", "pass")
+    hand_in(course, "bob")
+    run(course)
+    hand_in(course, "ann", "return 2")
+    assert [r.student for r in run(course).results] == ["ann"]
+    assert gradebook.totals(course.gradebook, LESSON)["ann"] == 5.0
+    release_file = course.release / LESSON / "triangles.ipynb"
+    release_file.write_text(release_file.read_text() + "\n")
+    assert len(run(course).results) == 2
+
+
+def test_what_cannot_be_read_has_a_result_and_stops_nobody(course):
+    hand_in(course, "ann", data=b"<html>")
+    hand_in(course, "bob", data=b"")
+    hand_in(course, "cat")
+    (course.submitted / "bob" / LESSON / "triangles.ipynb").unlink()
+    graded = run(course)
+    assert graded.failed == []
+    assert {r.student: bool(r.unreadable) for r in graded.results} == {"ann": True, "bob": True, "cat": False}
+    assert gradebook.totals(course.gradebook, LESSON) == {"ann": 0.0, "bob": 0.0, "cat": 5.0}
+    with Gradebook(course.gradebook) as book:
+        grades = book.find_submission_notebook("triangles", LESSON, "ann").grades
+        assert [grade.auto_score for grade in grades] == [0.0] * 5
+
+
+def test_a_failing_engine_leaves_no_result_and_the_next_run_tries_again(course, monkeypatch):
+    hand_in(course, "ann", "the engine fails")
+    hand_in(course, "bob")
+    graded = run(course)
+    assert graded.failed == [("ann", LESSON, "the engine failed")]
+    assert [r.student for r in graded.results] == ["bob"]
+    assert read_result(course, "ann", LESSON) is None
+    assert run(course).failed == graded.failed
+
+
+def test_a_worker_that_dies_is_replaced(course, journal):
+    for student, answer in (("ann", "return 1"), ("bob", "the worker dies"), ("cat", "return 1")):
+        hand_in(course, student, answer)
+    graded = run(course)
+    assert [student for student, _, _ in graded.failed] == ["bob"]
+    assert sorted(r.student for r in graded.results) == ["ann", "cat"]
+    assert graded_so_far(journal).count("bob") == 2
+
+
+def test_a_result_that_did_not_reach_the_gradebook_is_applied_and_not_graded_again(course, journal):
+    hand_in(course, "ann")
+    fresh = Path(course.gradebook.removeprefix("sqlite:///")).read_bytes()
+    run(course)
+    Path(course.gradebook.removeprefix("sqlite:///")).write_bytes(fresh)
+    graded = run(course)
+    assert graded.resumed == 1
+    assert graded_so_far(journal) == ["ann"]
+    assert gradebook.totals(course.gradebook, LESSON) == {"ann": 5.0}
+
+
+def test_manual_grades_stay_and_ask_for_another_look(course):
+    hand_in(course, "ann", "pass")
+    run(course)
+    with Gradebook(course.gradebook) as book:
+        by_hand = book.find_grade("triangle_area_hidden", "triangles", LESSON, "ann")
+        by_hand.manual_score, by_hand.needs_manual_grade = 2.5, False
+        book.find_comment("triangle_area", "triangles", LESSON, "ann").manual_comment = "Nearly."
+        book.db.commit()
+    hand_in(course, "ann", "return 1")
+    run(course)
+    with Gradebook(course.gradebook) as book:
+        found = book.find_grade("triangle_area_hidden", "triangles", LESSON, "ann")
+        assert (found.auto_score, found.manual_score, found.needs_manual_grade) == (3.0, 2.5, True)
+        assert book.find_comment("triangle_area", "triangles", LESSON, "ann").comment == "Nearly."
+
+
+def test_lateness_is_known(course):
+    with Gradebook(course.gradebook) as book:
+        book.update_or_create_assignment(LESSON, duedate="2026-10-01 12:00:00 UTC")
+    hand_in(course, "ann")
+    hand_in(course, "bob", time="2026-10-01 13:00:00 UTC")
+    late = {r.student: r.seconds_late for r in run(course).results}
+    assert late == {"ann": 0.0, "bob": 3600.0}
+
+
+def test_without_a_sandbox_trust_must_be_said(course, journal):
+    hand_in(course, "ann")
+    with pytest.raises(CourseError, match="--trust-submissions"):
+        grade(course, count=1, engine=OpenEngine)
+    assert graded_so_far(journal) == []
+    assert len(grade(course, count=1, engine=OpenEngine, trust=True).results) == 1
+
+
+def test_the_real_engine_is_refused_without_trust(course):
+    with pytest.raises(CourseError, match="no sandbox"):
+        grade(course)
+
+
+def test_a_lesson_that_is_not_built_is_said(course):
+    hand_in(course, "ann")
+    (course.source / LESSON / "triangles.ipynb").unlink()
+    with pytest.raises(CourseError, match="autograder build triangles"):
+        run(course)
+
+
+def test_only_one_run_at_a_time(course):
+    import fcntl
+
+    (course.folder / "grading").mkdir()
+    with open(course.folder / "grading" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(CourseError, match="Another"):
+            run(course)
+
+
+def test_seeds_belong_to_students_and_salts():
+    assert seed_of("salt", "ann") == seed_of("salt", "ann")
+    assert len({seed_of("salt", "ann"), seed_of("salt", "bob"), seed_of("pepper", "ann")}) == 3
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_run_again_gives_the_same_gradebook(course, journal):
+    students = [f"student{i}" for i in range(8)]
+    for student in students:
+        hand_in(course, student)
+    program = (
+        "from autograder.course import Course; from autograder.grade import grade; from engines import QuickEngine\n"
+        f"if __name__ == '__main__': grade(Course({str(course.folder)!r}), count=2, engine=QuickEngine)"
+    )
+    environment = {**os.environ, PAUSE: "0.15", "PYTHONPATH": str(Path(__file__).parent)}
+    for wanted in (1, 3, 5):
+        process = subprocess.Popen([sys.executable, "-c", program], env=environment)
+        deadline = time.monotonic() + 60
+        while len(_results(course)) < wanted and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = len(_results(course))
+    graded = run(course)
+    assert before >= 5
+    assert graded.failed == []
+    assert len(graded.results) + graded.unchanged == len(students)
+    assert gradebook.totals(course.gradebook, LESSON) == dict.fromkeys(students, 5.0)
+    with Gradebook(course.gradebook) as book:
+        for student in students:
+            notebook = book.find_submission_notebook("triangles", LESSON, student)
+            scores = {grade.name: grade.auto_score for grade in notebook.grades}
+            assert scores["triangle_area_test"] == 2.0
+    assert run(course).results == []
+
+
+def _results(course):
+    return list((course.folder / "grading").glob("results/*/*.json"))
