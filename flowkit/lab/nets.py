@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+Weights = list[tuple[Tensor, Tensor]]  # a network as values: for each layer W (before, after) and b (after,)
 
 
 def mlp(
@@ -34,3 +37,40 @@ def mlp(
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
     return nn.Sequential(*layers, last)
+
+
+def mlp_weights(
+    inputs: int,
+    outputs: int,
+    hidden: Sequence[int] = (64, 64),
+    seed: int = 0,
+    zero_last: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> Weights:
+    """A multilayer perceptron as values, for functions that are given their network: [(W, b), ...].
+
+    W: (before, after), entries N(0, 1 / before); b: (after,), entries N(0, 1/4). zero_last: as in `mlp`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    sizes = (inputs, *hidden, outputs)
+    weights = [(draw(before, after) / before**0.5, draw(after) / 2) for before, after in pairwise(sizes)]
+    if zero_last:
+        weights[-1] = tuple(torch.zeros_like(w) for w in weights[-1])
+    return [(W.to(dtype), b.to(dtype)) for W, b in weights]
+
+
+def apply_mlp(weights: Weights, x: Tensor) -> Tensor:
+    """The network with these weights at x: (..., inputs) -> (..., outputs), ReLU between its layers.
+
+    >>> weights = mlp_weights(2, 3, hidden=(8,))
+    >>> apply_mlp(weights, torch.ones(5, 2)).shape
+    torch.Size([5, 3])
+    """
+    *hidden, (W, b) = weights
+    for V, c in hidden:
+        x = torch.relu(x @ V + c)
+    return x @ W + b
