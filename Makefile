@@ -1,5 +1,5 @@
 # Each target is a line or two; the work is in the programs it calls. Windows: README.md has the plain commands.
-.PHONY: lab test quick lessons classroom bench site habits
+.PHONY: lab test quick lessons classroom bench habits
 
 READY := .venv/ready
 
