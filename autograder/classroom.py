@@ -1,8 +1,10 @@
-"""`autograder classroom`: a class of simulated students, from the LMS's zip to the feedback, each with the score it must get.
+"""`autograder classroom`: a class of simulated students, from the LMS's zip to the feedback, each with the
+score it must get.
 
-Students answer from the master and from the answer bank: right, partly, wrong in named ways, not at all, in files
-that were mangled on their way, in code that loops, exits or floods, and late. What a wrong answer must get is asked of
-`selfcheck`, which plays lessons without Jupyter; all else follows from the points. So the class tests all of grading.
+Students answer from the master and from the answer bank: right, partly, wrong in named ways, not at all,
+in files that were mangled on their way, in code that loops, exits or floods, and late. What a wrong answer
+must get is asked of `selfcheck`, which plays lessons without Jupyter; all else follows from the points. So
+the class tests all of grading.
 """
 
 import ast
@@ -76,7 +78,8 @@ def classroom(
     folder: Path,
     say: Callable[[int, int, str], None] = lambda done, of, what: None,
 ) -> list[Row]:
-    """Makes the class in `folder`, has it hand in, and grades it. The lesson is change of variables, or `topics`.
+    """Makes the class in `folder`, has it hand in, and grades it. The lesson is change of variables, or
+    `topics`.
 
     The folder is made anew if a class made it; raises CourseError if it holds anything else, or when a lesson
     has no answer bank that selfcheck is content with.
@@ -154,7 +157,7 @@ def _set_due(course, lesson):
 
 
 def _hand_in(place, everybody):
-    """Two zips: nbgrader's layout for every other student, Canvas's for the rest. Gives the names that they get."""
+    """Two zips, laid out as nbgrader does and as Canvas does. Gives the names that students get."""
     names = {}
     with (
         zipfile.ZipFile(place / "folders.zip", "w", zipfile.ZIP_DEFLATED) as folders,
@@ -293,7 +296,10 @@ def _hostile(desk: _Desk) -> Iterator[tuple[str, bytes, float]]:
     exercise = desk.free[-1]
     name, rest = exercise.name, desk.full - _worth(exercise)
     answer = solved(exercise.solution.source)
-    wrapped = f"{answer}\n\n_answer = {name}\n\ndef {name}(*args, **kwargs):\n    {{}}\n    return _answer(*args, **kwargs)\n"
+    wrapped = (
+        f"{answer}\n\n_answer = {name}\n\n"
+        f"def {name}(*args, **kwargs):\n    {{}}\n    return _answer(*args, **kwargs)\n"
+    )
     cells = {
         "loops for ever": (f"def {name}(*args, **kwargs):\n    while True:\n        pass\n", rest),
         "calls os._exit": (f"import os\n\ndef {name}(*args, **kwargs):\n    os._exit(1)\n", rest),
@@ -399,7 +405,7 @@ def with_a_split_answer(notebook):
 
 
 def with_the_answer_elsewhere(notebook):
-    """Written into a cell of the student's own at the end, after the tests; the answer's own cell is empty."""
+    """Written into a cell at the end, after the tests; the answer's own cell is empty."""
     cell = notebook["cells"][_answers(notebook)[-1]]
     notebook["cells"].append(
         {"cell_type": "code", "id": "own", "metadata": {}, "source": cell["source"], "outputs": []}

@@ -84,10 +84,11 @@ class _Found:
 
 
 def collect(course: Course, source: Path) -> Collected:
-    """Takes the submissions in `source`, a zip or a folder. The newest of a student's submissions of a lesson counts.
+    """Takes the submissions in `source`, a zip or a folder. The newest of a student's submissions of a
+    lesson counts.
 
-    An earlier one is moved to grading/earlier, never lost; an older one than what is there is left out, and said. Raises
-    CourseError when the source is neither, or when the zip is damaged.
+    An earlier one is moved to grading/earlier, never lost; an older one than what is there is left out,
+    and said. Raises CourseError when the source is neither, or when the zip is damaged.
     """
     collected = Collected()
     files = list(_files(Path(source)))
@@ -169,13 +170,9 @@ def _zip_time(info):
 
 
 def _zip_trouble(info):
-    parts = PurePosixPath(info.filename).parts
-    if (
-        info.filename.startswith("/")
-        or ".." in parts
-        or "\\" in info.filename
-        or ":" in info.filename.split("/")[0]
-    ):
+    name = info.filename
+    parts = PurePosixPath(name).parts
+    if name.startswith("/") or ".." in parts or "\\" in name or re.match(r"[A-Za-z]:", name):
         return "its path leads out of the archive"
     if stat.S_ISLNK(info.external_attr >> 16):
         return "a link, which may point anywhere"
@@ -192,7 +189,7 @@ def _recognize(course, file, stamp):
         raise _LeftOut("Only .ipynb files are taken.")
     if file.size > LARGEST:
         raise _LeftOut(
-            f"It has {file.size / 2**20:.0f} MB; the limit is {LARGEST // 2**20} MB. Ask for it without outputs."
+            f"It has {file.size / 2**20:.0f} MB, more than {LARGEST // 2**20} MB. Ask for it without outputs."
         )
     item = _place(course, file, name.stem)
     if stamp is not None:

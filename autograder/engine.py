@@ -26,7 +26,8 @@ class EngineFailure(Exception):
 class Check:
     """One graded cell: what it is worth, what it gave, and what the student is told.
 
-    points is the most it can give; score is None where a person has to grade. message never holds test source.
+    points is the most it can give; score is None where a person has to grade. message never holds test
+    source.
     """
 
     grade_id: str
@@ -86,8 +87,9 @@ class Mended:
 class Engine(Protocol):
     """Runs a mended notebook. `name` and `tier` (of the sandbox) are recorded with every grade.
 
-    `grade` returns the checks and the graded notebook, whose outputs are such that nbgrader's `determine_grade`
-    agrees with the scores. Whatever the submission does, it costs only the exercises that do it. Raises EngineFailure.
+    `grade` returns the checks and the graded notebook, whose outputs are such that nbgrader's
+    `determine_grade` agrees with the scores. Whatever the submission does, it costs only the exercises
+    that do it. Raises EngineFailure.
     """
 
     name: str

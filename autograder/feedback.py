@@ -1,7 +1,8 @@
-"""`autograder feedback`: for each graded submission a page in nbgrader's template, and feedback.json beside it.
+"""`autograder feedback`: for each graded submission a page in nbgrader's template, and feedback.json
+beside it.
 
-Both say of every check what came of it, why, and the points; what was mended, and whether it came late. Neither holds
-the source or the inputs of a hidden test, nor a traceback through test code.
+Both say of every check what came of it, why, and the points; what was mended, and whether it came late.
+Neither holds the source or the inputs of a hidden test, nor a traceback through test code.
 """
 
 import json
@@ -24,8 +25,8 @@ from nbgrader.utils import is_grade, is_solution
 from autograder.build import HIDDEN
 from autograder.course import Course, CourseError
 from autograder.engine import BY_HAND, RIGHT, Result
-from autograder.gradebook import open_gradebook
 from autograder.grade import read_result
+from autograder.gradebook import open_gradebook
 from autograder.stock import is_hidden
 
 TELLING = 16  # characters, without white space, from which a line of a hidden test is looked for in outputs
@@ -37,7 +38,8 @@ def feedback(
     topics: list[str] | None = None,
     say: Callable[[int, int, str], None] = lambda done, of, what: None,
 ) -> list[Path]:
-    """Writes the feedback of all that is graded in the lessons `topics` (all when none), and gives the folders.
+    """Writes the feedback of all that is graded in the lessons `topics` (all when none), and gives the
+    folders.
 
     Grades are the gradebook's, so those given by hand count. Raises CourseError when nothing is graded.
     """
@@ -87,7 +89,7 @@ def _give(course, lesson, result, exporter):
 
 
 def _exporter(course):
-    """nbgrader's feedback template. Students' HTML is cleaned: a page of feedback runs no script of theirs."""
+    """nbgrader's feedback template. HTML is cleaned: a page of feedback runs no script of a student's."""
     config = GenerateFeedback(coursedir=CourseDirectory(root=str(course.folder))).config
     exporter = HTMLExporter(config=config, sanitize_html=True)
     for step in (GetGrades, CSSHTMLHeaderPreprocessor):
@@ -142,7 +144,7 @@ def _check(check, grade):
 
 
 def conceal(notebook, result: Result) -> None:
-    """Takes out of a graded notebook what its student must not see: hidden tests, and errors that went through tests."""
+    """Takes out of a graded notebook what its student must not see: hidden tests, errors inside tests."""
     secrets = {line for cell in notebook.cells if is_hidden(cell) for line in _hidden_lines(cell.source)}
     public = {_squeeze(line) for cell in notebook.cells for line in _public_lines(cell)}
     secrets = {line for line in secrets if len(line) >= TELLING and line not in public}

@@ -1,8 +1,10 @@
-"""`autograder grade`: every submission that is new or changed is graded, and its result put into the gradebook.
+"""`autograder grade`: every submission that is new or changed is graded, and its result put into the
+gradebook.
 
-What is done is known by a key: the hash of the submission, of the lesson as it is graded, and of how it is graded. A result
-is first written to grading/results, whole or not at all, and then applied to the gradebook, which notes the key in the same
-transaction. So the command may be killed at any moment, and when run again does only what is left.
+What is done is known by a key: the hash of the submission, of the lesson as it is graded, and of how it is
+graded. A result is first written to grading/results, whole or not at all, and then applied to the
+gradebook, which notes the key in the same transaction. So the command may be killed at any moment, and
+when run again does only what is left.
 """
 
 import fcntl
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from autograder import workers
 from autograder.course import Course, CourseError, Lesson
-from autograder.engine import Result, seed_of
+from autograder.engine import Engine, Result, seed_of
 from autograder.gradebook import Writer
 
 VERSION = "1"  # raise it when the same submission would be graded differently
@@ -25,8 +27,8 @@ TIMEOUT = 30  # seconds a cell
 
 NO_SANDBOX = """\
 Nothing was graded: submissions are programs, and there is no sandbox on this machine to run them in (tier 0).
-Without one, a submission runs with your rights: it can read and change your files, other students' work, the hidden
-tests and the gradebook, and it can use the network.
+Without one, a submission runs with your rights: it can read and change your files, other students' work,
+the hidden tests and the gradebook, and it can use the network.
 If you trust everybody who handed in, or if this is a machine that holds nothing else, say so:
     autograder grade --trust-submissions"""
 
@@ -48,30 +50,54 @@ def grade(
     trust: bool = False,
     timeout: int = TIMEOUT,
     say: Callable[[int, int, str], None] = lambda done, of, what: None,
+    engine: type[Engine] | None = None,
 ) -> Graded:
-    """Grades what is new or changed in the lessons `topics` (all when none), in `count` processes (default: the cores).
+    """Grades what is new or changed in the lessons `topics` (all when none), in `count` processes
+    (default: the cores).
 
-    `say(done, of, what)` is told of each submission. Raises CourseError without `trust`, when another run is at
-    work on this course, when a lesson that has submissions is not built, or when the gradebook cannot be opened.
+    `say(done, of, what)` is told of each submission. Raises CourseError without `trust`, when another run
+    is at work on this course, when a lesson that has submissions is not built, or when the gradebook
+    cannot be opened.
     """
-    if not trust:
+    engine = engine or _best_engine()
+    if engine.tier == 0 and not trust:
         raise CourseError(NO_SANDBOX)
     with _alone(course), Writer(course) as writer:
         lessons = [x for x in course.choose(topics) if any(course.submitted.glob(f"*/{x.name}"))]
         for lesson in lessons:
             _require_build(course, lesson)
             writer.register(lesson)
-        jobs = [job for lesson in lessons for job in _jobs(course, lesson, timeout)]
-        return _grade(course, writer, jobs, count or os.cpu_count() or 1, timeout, say)
+        jobs = [job for lesson in lessons for job in _jobs(course, lesson, engine, timeout)]
+        graded, todo = _take_over(course, writer, jobs)
+        say(0, len(todo), "")
+        count = min(count or os.cpu_count() or 1, max(1, len(todo)))
+        done = workers.run(todo, engine, (str(course.source), timeout), count)
+        for number, (job, result, notebook, failure) in enumerate(done, 1):
+            if result is None:
+                graded.failed.append((job.student, job.lesson, failure))
+            else:
+                _keep_notebook(course, job, notebook)
+                _apply(course, writer, job, result)
+                graded.results.append(result)
+            say(number, len(todo), f"{job.student} {job.lesson}")
+        return graded
 
 
-def _grade(course, writer, jobs, count, timeout, say):
+def _best_engine():
+    from autograder.stock import NbgraderEngine
+
+    return NbgraderEngine
+
+
+def _take_over(course, writer, jobs):
+    """What earlier runs did, applied to the gradebook where that is missing, and what is left to do."""
     graded = Graded()
     applied = writer.applied()
     todo = []
     for job in jobs:
         stored = read_result(course, job.student, job.lesson)
-        if stored is None or stored.key != job.key:
+        notebook = course.autograded / job.student / job.lesson / f"{job.topic}.ipynb"
+        if stored is None or stored.key != job.key or not notebook.is_file():
             todo.append(job)
         elif applied.get((job.student, job.lesson)) != job.key:
             _apply(course, writer, job, stored)
@@ -79,26 +105,11 @@ def _grade(course, writer, jobs, count, timeout, say):
             graded.results.append(stored)
         else:
             graded.unchanged += 1
-    say(0, len(todo), "")
-    for done, (job, result, notebook, failure) in enumerate(_run(course, todo, count, timeout), 1):
-        if result is None:
-            graded.failed.append((job.student, job.lesson, failure))
-        else:
-            _keep_notebook(course, job, notebook)
-            _apply(course, writer, job, result)
-            graded.results.append(result)
-        say(done, len(todo), f"{job.student} {job.lesson}")
-    return graded
-
-
-def _run(course, todo, count, timeout):
-    from autograder.stock import NbgraderEngine
-
-    return workers.run(todo, NbgraderEngine, (str(course.source), timeout), min(count, max(1, len(todo))))
+    return graded, todo
 
 
 def _apply(course, writer, job, result):
-    """First the result on disk, then the gradebook with its mark; a run that dies in between applies it again."""
+    """First the result on disk, then the gradebook: a run that dies in between applies it again."""
     path = result_path(course, job.student, job.lesson)
     _write_whole(path, json.dumps(result.as_dict(), ensure_ascii=False, indent=1).encode())
     late = writer.apply(result, job.topic)
@@ -142,11 +153,11 @@ def _write_whole(path, data):
     os.replace(aside, path)
 
 
-def _jobs(course: Course, lesson: Lesson, timeout: int) -> Iterator[workers.Job]:
+def _jobs(course: Course, lesson: Lesson, engine: type[Engine], timeout: int) -> Iterator[workers.Job]:
     release = _built(course.release, lesson)
     salt = _salt(course)
     graded_by = [_built(course.source, lesson).read_bytes(), release.read_bytes(), salt.encode()]
-    graded_by.append(f"{VERSION} nbgrader {timeout}".encode())
+    graded_by.append(f"{VERSION} {engine.name} {engine.tier} {timeout}".encode())
     for folder in sorted(course.submitted.glob(f"*/{lesson.name}")):
         student = folder.parent.name
         path, notes = _notebook_in(folder, lesson)

@@ -1,4 +1,4 @@
-"""nbgrader's gradebook, with one writer: lessons are registered in it, and results applied to it, each in one transaction."""
+"""nbgrader's gradebook, with one writer: lessons are registered in it, and results applied to it."""
 
 import os
 import sys
@@ -38,8 +38,8 @@ _INDEXES = {
 def register(db: str, lesson: str, topic: str, source: Path) -> None:
     """Makes the gradebook know a lesson and its graded cells, as nbgrader's generate_assignment would.
 
-    Running it again brings the tests up to date. Raises CourseError when graded cells came or went after submissions
-    were graded, which nbgrader's gradebook cannot follow.
+    Running it again brings the tests up to date. Raises CourseError when graded cells came or went after
+    submissions were graded, which nbgrader's gradebook cannot follow.
     """
     notebook = nbformat.read(source, as_version=4)
     resources = {"nbgrader": {"notebook": topic, "assignment": lesson, "db_url": db}}
@@ -53,8 +53,8 @@ def register(db: str, lesson: str, topic: str, source: Path) -> None:
             notebook, resources = step().preprocess(notebook, resources)
     except RuntimeError as error:
         raise CourseError(
-            f"The graded cells of {lesson} are not those that were graded before: {error}. Keep the gradebook of the "
-            "old release, and grade the new one into another: --db sqlite:////path/to/new.db"
+            f"The graded cells of {lesson} are not those that were graded before: {error}. Keep the gradebook"
+            " of the old release, and grade the new one into another: --db sqlite:////path/to/new.db"
         ) from None
 
 
@@ -69,7 +69,8 @@ class Writer:
         self.book = open_gradebook(self.course.gradebook)
         self._execute(
             "CREATE TABLE IF NOT EXISTS autograder_applied"
-            " (student VARCHAR(128), lesson VARCHAR(128), result_key VARCHAR(64), PRIMARY KEY (student, lesson))"
+            " (student VARCHAR(128), lesson VARCHAR(128), result_key VARCHAR(64),"
+            " PRIMARY KEY (student, lesson))"
         )
         for table, column in _INDEXES.items():
             self._execute(f"CREATE INDEX IF NOT EXISTS autograder_{table} ON {table} ({column})")
@@ -93,8 +94,8 @@ class Writer:
     def apply(self, result: Result, topic: str) -> float:
         """Puts a result into the gradebook, and gives the seconds by which the submission was late.
 
-        Applying it twice changes nothing. Manual scores and comments stay; a cell that has a manual score is marked for
-        another look, as nbgrader does.
+        Applying it twice changes nothing. Manual scores and comments stay; a cell that has a manual score
+        is marked for another look, as nbgrader does.
         """
         submission = self._submission(result)
         notebook = next(book for book in submission.notebooks if book.name == topic)
@@ -127,7 +128,7 @@ class Writer:
             return self.book.update_or_create_submission(result.lesson, result.student, **stamp)
 
     def _penalty(self, student, notebook, late):
-        """What the late policy of the course's nbgrader_config.py takes off; nbgrader's own policy takes nothing."""
+        """What the late policy of the course's nbgrader_config.py takes off; nbgrader's own takes nothing."""
         if not late:
             return None
         step = AssignLatePenalties(config=self._config())
@@ -165,7 +166,7 @@ def totals(db: str, lesson: str) -> dict[str, float]:
 
 
 def open_gradebook(db: str) -> Gradebook:
-    """nbgrader's gradebook at a URL, made if it is not there yet. Raises CourseError when it cannot be opened."""
+    """The gradebook at a URL, made if it is not there yet. Raises CourseError when it cannot be opened."""
     # A new gradebook asks the program `alembic` for its version: the one beside this Python.
     beside = str(Path(sys.executable).parent)
     if beside not in os.environ.get("PATH", "").split(os.pathsep):

@@ -2,8 +2,8 @@
 
 Each submission is autograded in a folder and a gradebook of its own, which hold one student and one lesson,
 so that many run side by side. nbgrader's chain is kept but for two parts: `Execute` survives a kernel that
-dies or hangs, and `Outputs` sees to it that what a cell prints is no verdict. The student's code runs without a
-sandbox, with the rights of whoever grades.
+dies or hangs, and `Outputs` sees to it that what a cell prints is no verdict. The student's code runs
+without a sandbox, with the rights of whoever grades.
 """
 
 import copy
@@ -18,6 +18,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbclient.util import run_sync
+from nbformat.v4 import new_output
 from nbgrader.api import Gradebook
 from nbgrader.converters import Autograde
 from nbgrader.coursedir import CourseDirectory
@@ -29,8 +30,7 @@ from nbgrader.preprocessors import (
     SaveAutoGrades,
 )
 from nbgrader.preprocessors import Execute as NbgraderExecute
-from nbgrader.utils import determine_grade, is_grade, is_solution
-from nbformat.v4 import new_output
+from nbgrader.utils import is_grade, is_solution
 from traitlets import Integer
 from traitlets.config import Config
 
@@ -45,10 +45,12 @@ MOST_MESSAGE = 4_000
 
 
 class Execute(NbgraderExecute):
-    """Runs the code cells that are not tagged `show`, one kernel for all, and goes on after a kernel died or hung.
+    """Runs the code cells that are not tagged `show`, one kernel for all, and goes on after a kernel died
+    or hung.
 
-    A cell that kills the kernel or takes longer than `timeout` gets an error output and is not run again. A new kernel
-    runs the cells before it once more, graded tests aside, and goes on behind it; so a fault costs what needs that cell.
+    A cell that kills the kernel or takes longer than `timeout` gets an error output and is not run again.
+    A new kernel runs the cells before it once more, graded tests aside, and goes on behind it; so a fault
+    costs what needs that cell.
     """
 
     most_output = Integer(MOST_OUTPUT, help="characters of output kept of a cell").tag(config=True)
@@ -68,7 +70,7 @@ class Execute(NbgraderExecute):
                 cell.outputs, cell.execution_count = [], None
 
     def _run(self, nb, resources, start):
-        """Runs from cell `start` on in a new kernel. Where that kernel is lost: the cell to go on from, else None."""
+        """Runs from cell `start` on in a new kernel. If it is lost: the cell to go on from, else None."""
         NotebookClient.__init__(self, nb, None)
         self.reset_execution_trackers()
         self._check_assign_resources(resources)
@@ -149,8 +151,8 @@ def _fault(error, timeout):
 class Outputs(NbGraderPreprocessor):
     """Sees to it that the points of a test cell hang on one thing: whether it ran to its end.
 
-    nbgrader takes a line on stderr for a failure, and a displayed number for points. Both become plain output; a warning is
-    still there to read.
+    nbgrader takes a line on stderr for a failure, and a displayed number for points. Both become plain
+    output; a warning is still there to read.
     """
 
     def preprocess_cell(self, cell, resources, cell_index):
@@ -165,7 +167,7 @@ class Outputs(NbGraderPreprocessor):
 
 
 class NbgraderEngine:
-    """Grades with nbgrader. `source` is the course's source folder, `timeout` the seconds that one cell may take."""
+    """Grades with nbgrader. source: the course's source folder; timeout: seconds that one cell may take."""
 
     name = "nbgrader"
     tier = 0
@@ -200,7 +202,7 @@ class NbgraderEngine:
             return notebook, {grade.name: grade.auto_score for grade in graded.grades}
 
     def _reason(self, error):
-        """What went wrong, out of the traceback that nbgrader logs before it raises an error that says nothing."""
+        """What went wrong: nbgrader logs the traceback, and then raises an error that says nothing."""
         tracebacks = [text for text in self.complaints if text.startswith("Traceback")]
         return tracebacks[-1].strip().splitlines()[-1] if tracebacks else f"{type(error).__name__}: {error}"
 
@@ -241,7 +243,7 @@ def is_hidden(cell: dict) -> bool:
 
 
 def checks_of(notebook: dict, scores: dict[str, float | None]) -> list[Check]:
-    """The checks of an autograded notebook, in its order. A test belongs to the exercise whose answer stands before it."""
+    """The checks of an autograded notebook. A test belongs to the answer that stands before it."""
     checks, exercise = [], ""
     for cell in notebook["cells"]:
         settings = cell["metadata"].get("nbgrader", {})

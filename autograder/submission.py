@@ -1,8 +1,9 @@
 """Reading what students hand in, and mending it.
 
-`read` turns bytes into a notebook, whatever the LMS, the editor or the student did to the file, or says in one sentence why
-it cannot. `mend` puts the student's answers back into the released notebook, so that what is graded has the release's
-cells, order and metadata. Both say each thing that they did in a sentence for the feedback. Neither runs code.
+`read` turns bytes into a notebook, whatever the LMS, the editor or the student did to the file, or says in
+one sentence why it cannot. `mend` puts the student's answers back into the released notebook, so that what
+is graded has the release's cells, order and metadata. Both say each thing that they did in a sentence for
+the feedback. Neither runs code.
 """
 
 import ast
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
 
 LARGEST = 50 * 2**20  # bytes; a notebook of this size holds outputs or data that no grader will look at
 MOST_CELLS = 5000
@@ -40,8 +41,9 @@ class Submission:
 def read(source: Path | bytes) -> Submission:
     """The notebook in a file or in its bytes.
 
-    Accepts any Unicode encoding with a byte order mark, UTF-8, and as a last resort Windows-1252; nbformat 2 to
-    4; missing ids and fields. Raises UnreadableSubmission for everything else, FileNotFoundError for a path that is not there.
+    Accepts any Unicode encoding with a byte order mark, UTF-8, and as a last resort Windows-1252; nbformat
+    2 to 4; missing ids and fields. Raises UnreadableSubmission for everything else, FileNotFoundError for
+    a path that is not there.
     """
     data = _bytes(source)
     text, notes = _decode(data)
@@ -51,8 +53,8 @@ def read(source: Path | bytes) -> Submission:
         notes.append(f"Your notebook was saved in the old format {raw['nbformat']}; it was converted.")
     if len(cells) > MOST_CELLS:
         raise UnreadableSubmission(f"The notebook has {len(cells)} cells; the limit is {MOST_CELLS}.")
-    notebook = new_notebook(cells=[_cell(cell, i) for i, cell in enumerate(cells)])
-    return Submission(notebook, notes)
+    clean = [_cell(cell, i) for i, cell in enumerate(cells)]
+    return Submission({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": clean}, notes)
 
 
 def _bytes(source):
@@ -101,7 +103,7 @@ def _decode(data):
     try:
         return data.decode("utf-8"), []
     except UnicodeDecodeError:
-        note = "Your file was not encoded as UTF-8; it was read as Windows-1252, so accented letters may be wrong."
+        note = "Your file was not in UTF-8; it was read as Windows-1252, so accented letters may be wrong."
         return data.decode("cp1252", errors="replace"), [note]
 
 
@@ -128,7 +130,7 @@ def _why_not_json(text, error):
         return (
             f"The file breaks off in the middle{where}: it was not saved or uploaded whole. Hand it in again."
         )
-    return f"The file is not a notebook: it is not JSON{where}. Open it in JupyterLab to see; hand in the .ipynb."
+    return f"The file is not a notebook: it is not JSON{where}. Does JupyterLab open it?"
 
 
 def _cells(raw):
@@ -181,8 +183,9 @@ def _metadata(raw):
 def mend(notebook: dict, release: dict) -> tuple[dict, list[str]]:
     """The student's answers in the released notebook, and what had to be done, sentence by sentence.
 
-    Answers are found by grade_id, then by cell id, content and place. Tests and other locked cells come from the release, as do
-    order, cell types and metadata. The student's own cells stay behind the cell that they followed. Neither argument is changed.
+    Answers are found by grade_id, then by cell id, content and place. Tests and other locked cells come
+    from the release, as do order, cell types and metadata. The student's own cells stay behind the cell
+    that they followed. Neither argument is changed.
     """
     return _Mending(notebook, release).result()
 
@@ -258,7 +261,7 @@ class _Mending:
             self.home[j] = index.get(grade_id(cell))
 
     def _match_by_content(self):
-        """Cells without their metadata: first those that are sure (id, equal text), then those that are likely."""
+        """Cells without their metadata: first the sure ones (id, equal text), then the likely ones."""
         for sure in (_same_id, _same_text, _alike):
             for i, released in self._homeless():
                 for j, cell in enumerate(self.cells):
@@ -303,7 +306,7 @@ class _Mending:
         self._put_aside(rivals, released)
         if len(set(written)) > 1 and len(whole or written) > 1:
             self.notes.append(
-                f"{name} was answered in {len(set(written))} cells; the last one was graded, and the others were not run."
+                f"{name} was answered in {len(set(written))} cells; the last was graded, the others not run."
             )
         if self.cells[best[0]]["cell_type"] != released["cell_type"]:
             self.notes.append(
@@ -335,7 +338,7 @@ class _Mending:
         return True
 
     def _put_aside(self, rivals, released):
-        """A rival that would define the answer anew stays readable but does not run; a helper stays and runs."""
+        """A rival that would define the answer anew stays readable and is not run; a helper is run."""
         for j in set(rivals):
             self.home[j] = None
             if released["cell_type"] == "code" and (

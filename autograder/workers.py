@@ -1,4 +1,4 @@
-"""Worker processes that grade side by side. They get jobs and give results as JSON, and never see the gradebook."""
+"""Worker processes that grade side by side: jobs in, results out, as JSON. They never see the gradebook."""
 
 import json
 import multiprocessing
@@ -31,7 +31,7 @@ class Job:
 
 
 def examine(engine: Engine, job: Job) -> tuple[Result, dict]:
-    """Reads, mends and grades one submission. Only EngineFailure is raised: a submission always has a result."""
+    """Reads, mends and grades one submission, readable or not. Raises EngineFailure alone."""
     began = time.monotonic()
     release = json.loads(Path(job.release).read_text(encoding="utf-8"))
     for cell in release["cells"]:
@@ -69,7 +69,7 @@ def _untouched(mended, release):
 
 
 def _nothing(release, reason):
-    """What stands for a file that cannot be read: no points, and the released notebook with the reason in it."""
+    """What stands for a file that cannot be read: no points, and the release with the reason in it."""
     checks, exercise = [], ""
     for cell in release["cells"]:
         settings = cell["metadata"].get("nbgrader", {})
@@ -91,10 +91,11 @@ def _nothing(release, reason):
 def run(
     jobs: list[Job], make_engine: Callable[..., Engine], arguments: tuple, count: int
 ) -> Iterator[tuple[Job, Result | None, dict | None, str]]:
-    """Grades the jobs in `count` processes, and yields each as it is done: job, result, notebook, why it failed.
+    """Grades the jobs in `count` processes, and yields each as it is done: job, result, notebook, why it
+    failed.
 
-    Each process makes its engine by `make_engine(*arguments)`. A process that dies is replaced. Leaving the iterator
-    early stops all of them.
+    Each process makes its engine by `make_engine(*arguments)`. A process that dies is replaced. Leaving
+    the iterator early stops all of them.
     """
     waiting = [(job, 1) for job in reversed(jobs)]
     workers = {}

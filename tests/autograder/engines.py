@@ -1,4 +1,4 @@
-"""An engine without kernels for the tests of what stands around an engine: full marks to whoever wrote something."""
+"""An engine without kernels, for the tests of what stands around an engine."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The grading run: what is new is graded once, whatever happens in between, and the gradebook says the same."""
+"""The grading run: what is new is graded once, whatever happens in between, and the gradebook agrees."""
 
 import json
 import os
@@ -84,6 +84,7 @@ def test_a_second_run_grades_nothing(course, journal):
     assert graded_so_far(journal) == ["ann"]
 
 
+@pytest.mark.slow
 def test_what_changed_is_graded_again(course, journal):
     hand_in(course, "ann", "pass")
     hand_in(course, "bob")
@@ -110,6 +111,7 @@ def test_what_cannot_be_read_has_a_result_and_stops_nobody(course):
         assert [grade.auto_score for grade in grades] == [0.0] * 5
 
 
+@pytest.mark.slow
 def test_a_failing_engine_leaves_no_result_and_the_next_run_tries_again(course, monkeypatch):
     hand_in(course, "ann", "the engine fails")
     hand_in(course, "bob")
@@ -120,6 +122,7 @@ def test_a_failing_engine_leaves_no_result_and_the_next_run_tries_again(course, 
     assert run(course).failed == graded.failed
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced(course, journal):
     for student, answer in (("ann", "return 1"), ("bob", "the worker dies"), ("cat", "return 1")):
         hand_in(course, student, answer)
@@ -140,6 +143,7 @@ def test_a_result_that_did_not_reach_the_gradebook_is_applied_and_not_graded_aga
     assert gradebook.totals(course.gradebook, LESSON) == {"ann": 5.0}
 
 
+@pytest.mark.slow
 def test_manual_grades_stay_and_ask_for_another_look(course):
     hand_in(course, "ann", "pass")
     run(course)
@@ -206,7 +210,8 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_gradebook(course, jou
     for student in students:
         hand_in(course, student)
     program = (
-        "from autograder.course import Course; from autograder.grade import grade; from engines import QuickEngine\n"
+        "from autograder.course import Course; from autograder.grade import grade\n"
+        "from engines import QuickEngine\n"
         f"if __name__ == '__main__': grade(Course({str(course.folder)!r}), count=2, engine=QuickEngine)"
     )
     environment = {**os.environ, PAUSE: "0.15", "PYTHONPATH": str(Path(__file__).parent)}
