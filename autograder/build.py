@@ -26,6 +26,7 @@ from autograder.master import (
 )
 
 LESSON_TABLE = "<!-- lessons -->"
+END_OF_TABLE = "<!-- end of lessons -->"  # in README.md, which keeps its marks
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def build(course: Course, topics: Iterable[str] | None = None, check: bool = Fal
     lessons = course.choose(topics) if topics else [x for x in course.lessons if _has_master(course, x)]
     files = {path: data for lesson in lessons for path, data in _lesson_files(course, lesson)}
     if not topics:
-        files |= dict(_home_files(course))
+        files |= dict(_home_files(course)) | dict(_readme(course))
     if check:
         kept = {path: data for path, data in files.items() if not path.is_relative_to(course.folder)}
         changed = [path for path, data in kept.items() if _differs(path, data)]
@@ -124,10 +125,20 @@ def _home_files(course: Course) -> Iterator[tuple[Path, bytes]]:
     yield from _with_twin(course.published / "index.ipynb", home)
 
 
-def _table(course: Course) -> str:
+def _readme(course: Course) -> Iterator[tuple[Path, bytes]]:
+    """README.md beside the course folder, with the table of lessons between its two marks, if it has them."""
+    path = course.published.parent / "README.md"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, opening, rest = text.partition(f"{LESSON_TABLE}\n")
+    _, closing, after = rest.partition(END_OF_TABLE)
+    if opening and closing:
+        yield path, f"{before}{opening}\n{_table(course, 'lessons/')}\n\n{closing}{after}".encode()
+
+
+def _table(course: Course, folder: str = "") -> str:
     rows = ["| Lesson | The question | Minutes | Points | First |", "| :-- | :-- | --: | --: | :-- |"]
     for lesson in course.lessons:
-        title = f"[{lesson.order:02d} {lesson.title}]({lesson.name}/{lesson.topic}.ipynb)"
+        title = f"[{lesson.order:02d} {lesson.title}]({folder}{lesson.name}/{lesson.topic}.ipynb)"
         first = ", ".join(course.lesson(topic).title for topic in lesson.prerequisites) or "nothing"
         rows.append(f"| {title} | {lesson.question} | {lesson.minutes} | {lesson.points} | {first} |")
     return "\n".join(rows)

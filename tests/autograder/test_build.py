@@ -249,6 +249,18 @@ def test_a_course_that_is_not_there_is_one_clear_line(tmp_path):
     assert result.stderr.startswith("No course at ")
 
 
+def test_the_readme_lists_the_lessons(course):
+    readme = course.published.parent / "README.md"
+    readme.write_text("# Us\n\n<!-- lessons -->\n| old |\n<!-- end of lessons -->\nmore\n", encoding="utf-8")
+    assert readme in build(course, check=True).changed
+    build(course)
+    text = readme.read_text(encoding="utf-8")
+    assert "[03 Triangles](lessons/03_triangles/triangles.ipynb)" in text
+    assert "old" not in text
+    assert text.endswith("<!-- end of lessons -->\nmore\n")
+    assert readme not in build(course, check=True).changed
+
+
 @pytest.mark.slow
 def test_nbgrader_itself_makes_the_same_release(built):
     released = contents(built.release)
