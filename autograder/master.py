@@ -11,6 +11,7 @@ from autograder.course import Course, CourseError, Lesson
 STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")
 WRITTEN_STUB = "YOUR ANSWER HERE"
 SOLUTION = ("### BEGIN SOLUTION", "### END SOLUTION")
+BROKEN = "# repair this line"  # ends a line that only students get: a mistake that is theirs to find
 HIDDEN = ("### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS")
 SCHEME = ("=== BEGIN MARK SCHEME ===", "=== END MARK SCHEME ===")
 
@@ -132,8 +133,20 @@ def stub(source: str) -> str:
 
 
 def solved(source: str) -> str:
-    """A solution cell as solutions/ shows it: the whole answer, without the marker lines."""
-    return "\n".join(line for line in source.split("\n") if not any(mark in line for mark in SOLUTION))
+    """A solution cell as solutions/ shows it: the whole answer, without marker lines and planted mistakes."""
+    left_out = (*SOLUTION, BROKEN)
+    return "\n".join(line for line in source.split("\n") if not any(mark in line for mark in left_out))
+
+
+def stub_is(source: str) -> str:
+    """What the student finds in a solution cell: "empty", or code that runs before it gets to the stub.
+
+    "whole" where nothing but comments is taken out of the release; "broken" where it has a planted mistake.
+    """
+    if BROKEN in source:
+        return "broken"
+    lines = [line.strip() for region in regions(source, SOLUTION) for line in region.split("\n")]
+    return "empty" if any(line and not line.startswith("#") for line in lines) else "whole"
 
 
 def regions(source: str, markers: tuple[str, str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 For each exercise: the reference and the other right answers get full marks; the untouched stub, an empty cell
 and a syntax error get nothing, as "not attempted"; each named wrong answer is rejected with its own message.
+A stub that is code already gets what that code deserves: full marks, or the message for its planted mistake.
 
 A lesson is played without Jupyter: its code cells and the reference solutions run once, in a process of their
 own, and each variant runs in a fork of it, so that a crash or a hang costs that variant alone.
@@ -24,7 +25,7 @@ from pathlib import Path
 from autograder import check
 from autograder.answers import Answer, Bank, bank
 from autograder.course import Course, Lesson
-from autograder.master import Cell, Exercise, Master, read_master, solved, stub
+from autograder.master import Cell, Exercise, Master, read_master, solved, stub, stub_is
 
 TIMEOUT = 60.0  # seconds for one variant with its tests
 RIGHT_ANSWERS, WRONG_ANSWERS = 2, 3  # an exercise has at least so many, besides its solution
@@ -111,7 +112,10 @@ def table(rows: list[Row]):
 
 @dataclass(frozen=True)
 class Variant:
-    """One thing to type into an exercise. kind: right, nothing (stub, empty, syntax error) or wrong."""
+    """One thing to type into an exercise.
+
+    kind: right, nothing (empty stub, empty cell, syntax error), broken (a stub with a mistake) or wrong.
+    """
 
     label: str
     kind: str
@@ -119,8 +123,7 @@ class Variant:
     answer: Answer | None = None
 
     def row(self, topic: str, exercise: Exercise, verdicts: list[Verdict]) -> Row:
-        judge = {"right": _must_be_right, "nothing": _must_be_nothing, "wrong": _must_be_rejected}[self.kind]
-        must, problem = judge(self, verdicts)
+        must, problem = JUDGES[self.kind](self, verdicts)
         return Row(topic, exercise.name, self.label, must, problem or _summary(verdicts), problem is None)
 
 
@@ -129,7 +132,8 @@ def _variants(exercise: Exercise, answers: Bank) -> Iterator[Variant]:
     yield Variant("reference", "right", solved(exercise.solution.source))
     for answer in answers.right(exercise.name):
         yield Variant(f"right: {answer.name}", "right", answer.source(), answer)
-    yield Variant("untouched stub", "nothing", untouched)
+    kinds = {"empty": "nothing", "whole": "right", "broken": "broken"}
+    yield Variant("untouched stub", kinds[stub_is(exercise.solution.source)], untouched)
     yield Variant("empty cell", "nothing", "")
     yield Variant("syntax error", "nothing", f"{untouched}\n)")
     for answer in answers.wrong(exercise.name):
@@ -146,6 +150,13 @@ def _must_be_nothing(variant: Variant, verdicts: list[Verdict]) -> tuple[str, st
     return "0, not attempted", _said(other[0]) if other else None
 
 
+def _must_be_recognised(variant: Variant, verdicts: list[Verdict]) -> tuple[str, str | None]:
+    """The planted mistake stands in the bank, and the public test already tells it."""
+    first = verdicts[0]
+    named = first.outcome == check.NotRight.outcome and first.kind.startswith("named:")
+    return "the planted mistake's message", None if named else _said(first)
+
+
 def _must_be_rejected(variant: Variant, verdicts: list[Verdict]) -> tuple[str, str | None]:
     """Rejected by the public test or at least by a hidden one; the first that does says its own message."""
     must = "its own message"
@@ -155,6 +166,14 @@ def _must_be_rejected(variant: Variant, verdicts: list[Verdict]) -> tuple[str, s
     first = refused[0]
     its_own = first.kind == f"named:{variant.answer.name}" and variant.answer.messages[0] in first.message
     return must, None if its_own else _said(first)
+
+
+JUDGES = {
+    "right": _must_be_right,
+    "nothing": _must_be_nothing,
+    "broken": _must_be_recognised,
+    "wrong": _must_be_rejected,
+}
 
 
 def _counted(topic: str, exercise: Exercise, answers: Bank) -> Iterator[Row]:

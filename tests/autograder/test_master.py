@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from nbgrader.preprocessors import ClearSolutions
 
 from autograder.course import Course, CourseError
-from autograder.master import read_master, solved, stub
+from autograder.master import read_master, solved, stub, stub_is
 
 
 def read(course):
@@ -77,6 +77,14 @@ def test_the_stub_is_what_nbgrader_makes(source):
 
 def test_a_solved_cell_keeps_all_but_the_markers():
     assert solved(SOURCES[0]) == "def f(x):\n    return x"
+
+
+def test_a_stub_may_be_whole_or_broken_code():
+    whole = "def f(x):\n    return x\n    ### BEGIN SOLUTION\n    # All is there.\n    ### END SOLUTION"
+    broken = SOURCES[0].replace(":\n", ":\n    return -x  # repair this line\n")
+    assert [stub_is(source) for source in (SOURCES[0], whole, broken)] == ["empty", "whole", "broken"]
+    assert stub(broken).split("\n")[1] == "    return -x  # repair this line"
+    assert solved(broken) == "def f(x):\n    return x"
 
 
 def test_a_master_that_was_edited_as_a_notebook_reads_the_same(course, master):

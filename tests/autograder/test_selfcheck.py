@@ -213,6 +213,27 @@ def test_what_is_not_as_it_must_be(rows, old, new, row, got):
     assert got in wrong[row]
 
 
+def test_a_stub_that_is_whole_must_be_right(rows, tmp_path):
+    path = tmp_path / "course" / "masters" / "00_invented.py"
+    below = "return scale * x.sum(-1)\n    ### BEGIN SOLUTION\n    # Nothing is missing."
+    above = "### BEGIN SOLUTION\n    return scale * x.sum(-1)"
+    path.write_text(path.read_text().replace(above, below))
+    found = rows()
+    assert wrong_rows(found) == {}
+    assert found["first, untouched stub"].got == "3 of 3"
+    path.write_text(path.read_text().replace(below, below.replace("scale", "3")))
+    assert "not right yet" in wrong_rows(rows())["first, untouched stub"]
+
+
+def test_a_stub_that_is_broken_must_be_recognised(rows, tmp_path):
+    path = tmp_path / "course" / "masters" / "00_invented.py"
+    empty = path.read_text()
+    mistake = '"""Scaled sum of each row."""\n    return scale * x.sum({axis})  # repair this line'
+    for axis, wanted in ((0, set()), (None, {"first, untouched stub"})):
+        path.write_text(empty.replace('"""Scaled sum of each row."""', mistake.format(axis=axis)))
+        assert set(wrong_rows(rows())) == wanted
+
+
 def test_a_cell_of_the_lesson_that_fails_is_told(rows, tmp_path):
     path = tmp_path / "course" / "masters" / "00_invented.py"
     path.write_text(path.read_text().replace("scale = 2.0", "scale = two"))
