@@ -26,6 +26,11 @@ STATIC = Path(__file__).parent / "static"
 STYLE = (STATIC / "lab.css").read_text()
 
 
+def _module(*names: str) -> str:
+    """One ES module of these files: a widget's module cannot import its neighbours."""
+    return "".join((STATIC / name).read_text() for name in names)
+
+
 class Slider:
     """A number between lo and hi; see `slider`."""
 
@@ -114,7 +119,7 @@ class Canvas(anywidget.AnyWidget):
     In the notebook nothing is raised: an error's message takes the place of the summary; the picture stays.
     """
 
-    _esm = (STATIC / "paint.js").read_text() + (STATIC / "canvas.js").read_text()
+    _esm = _module("keys.js", "paint.js", "canvas.js")
     _css = STYLE
     controls = traitlets.List(traitlets.Dict()).tag(sync=True)
     first = traitlets.Dict().tag(sync=True)
@@ -192,7 +197,7 @@ def play(draw, **controls) -> Canvas:
 class Prediction(anywidget.AnyWidget):
     """The widget that `predict` returns. `value` is the choice made, or None."""
 
-    _esm = (STATIC / "predict.js").read_text()
+    _esm = _module("keys.js", "predict.js")
     _css = STYLE
     question = traitlets.Unicode().tag(sync=True)
     choices = traitlets.List(traitlets.Unicode()).tag(sync=True)

@@ -8,6 +8,11 @@ from jupyterlab_pages import CHROMIUM, chromium, jupyterlab
 ARTEFACTS = Path(__file__).parents[2] / "test-artefacts"
 
 
+def pytest_configure(config):
+    """One worker runs the browser; its mark must be known where pytest-xdist is switched off, too."""
+    config.addinivalue_line("markers", "xdist_group(name): tests that one worker runs")
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
     """A `jupyterlab_pages.Lab`."""

@@ -43,7 +43,8 @@ class Lab:
         )
         page.set_default_timeout(60_000)
         page.goto(f"{self.url}/doc/workspaces/{name.removesuffix('.ipynb')}/tree/{name}?reset")
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")  # the kernel is there
+        kernel = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+        kernel.wait_for(state="attached")  # narrow pages hide it
         set_theme(page, dark)
         choose(page, "Run", "Run All Cells")
         return page

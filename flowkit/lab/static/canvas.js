@@ -1,5 +1,5 @@
 // The widget around the picture: native controls, one request in flight, a summary that is read out.
-// It follows paint.js in one module.
+// keys.js and paint.js stand before it in one module.
 
 const PATIENCE = 2000; // milliseconds before we say that the kernel is busy
 const QUIET = 400; // milliseconds without news before the summary is announced
@@ -48,6 +48,7 @@ function render({ model, el }) {
     return { name: control.name, ...makers[control.kind](control, `${view}-${k}`, ask) };
   });
   el.classList.add("flowkit-widget");
+  keepKeys(el);
   el.append(...controls.map((control) => control.row), element("div", { class: "flowkit-picture" }, canvas), summary);
 
   let shown = null;

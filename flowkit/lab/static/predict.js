@@ -1,4 +1,5 @@
 // A question with radio buttons. The guess is kept in the model as its value.
+// keys.js stands before it in one module.
 
 const NOTED = "Your guess is noted: run the next cell to see.";
 let questions = 0;
@@ -29,6 +30,7 @@ function render({ model, el }) {
     noted.textContent = value === null ? "" : NOTED;
   }
   el.classList.add("flowkit-widget");
+  keepKeys(el);
   el.append(fields, noted);
   update();
   model.on("change:value", update);
