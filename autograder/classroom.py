@@ -445,10 +445,16 @@ def with_sources_as_lists(notebook):
     return _bytes(notebook)
 
 
+def with_windows_line_ends(notebook):
+    for cell in notebook["cells"]:
+        cell["source"] = cell["source"].replace("\n", "\r\n")
+    return _bytes(notebook).replace(b"\n", b"\r\n")
+
+
 MANGLES: dict[str, Callable[[dict], bytes]] = {
     "mangled: byte order mark": lambda notebook: b"\xef\xbb\xbf" + _bytes(notebook),
     "mangled: UTF-16": lambda notebook: _bytes(notebook).decode().encode("utf-16"),
-    "mangled: CRLF": lambda notebook: _bytes(notebook).replace(b"\n", b"\r\n").replace(b"\\n", b"\\r\\n"),
+    "mangled: CRLF": with_windows_line_ends,
     "mangled: nbformat 3": in_format_3,
     "mangled: no metadata": without_metadata,
     "mangled: no ids": without_ids,

@@ -109,7 +109,9 @@ def selfcheck(
         raise typer.Exit(1)
 
 
-Database = Annotated[str | None, typer.Option("--db", help="The gradebook's URL, where it is not gradebook.db.")]
+Database = Annotated[
+    str | None, typer.Option("--db", help="The gradebook's URL, where it is not gradebook.db.")
+]
 
 
 @command
@@ -161,7 +163,9 @@ def grade(
     for result in unreadable:
         say(f"unreadable: {result.student} {result.lesson}: {result.unreadable}", style="yellow")
     new = len(graded.results) - graded.resumed
-    say(f"{new} graded, {graded.resumed} taken over from a run that was stopped, {graded.unchanged} unchanged.")
+    say(
+        f"{new} graded, {graded.resumed} taken over from a run that was stopped, {graded.unchanged} unchanged."
+    )
     if not graded.results and not graded.failed:
         say("Nothing was new, so nothing was graded.", style="green")
     if graded.failed:
@@ -186,9 +190,9 @@ def classroom(
     topics: Topics = None,
     students: Annotated[int, typer.Option(help="How many hand in.")] = 30,
     seed: Annotated[int, typer.Option(help="Who does what; the same seed gives the same class.")] = 0,
-    folder: Annotated[Path, typer.Option(help="Where the class is made; what was made there is replaced.")] = Path(
-        "classroom"
-    ),
+    folder: Annotated[
+        Path, typer.Option(help="Where the class is made; what was made there is replaced.")
+    ] = Path("classroom"),
     course: CourseFolder = Path("course"),
 ):
     """Make a class of simulated students, and grade it from the LMS's zip to the feedback."""

@@ -30,6 +30,7 @@ from autograder.gradebook import open_gradebook
 from autograder.stock import is_hidden
 
 TELLING = 16  # characters, without white space, from which a line of a hidden test is looked for in outputs
+HEADS = ("✗", "○", "!")  # how the messages of autograder.check begin
 SYMBOLS = {RIGHT: "✓", BY_HAND: "…"}
 
 
@@ -162,12 +163,16 @@ def conceal(notebook, result: Result) -> None:
 def _tell(cell, check):
     """A test cell shows the outcome in words. What it printed is shown where the test is public."""
     kept = [] if check is None or check.hidden else [o for o in cell.outputs if o.output_type == "stream"]
-    words = (
-        f"{SYMBOLS.get(check.outcome, '✗')} {check.message or check.outcome.capitalize()}" if check else ""
-    )
-    if check and check.message[:1] in "✗○!":
-        words = check.message
-    cell.outputs = [*kept, new_output("stream", name="stdout", text=words + "\n")]
+    cell.outputs = [*kept, new_output("stream", name="stdout", text=f"{_in_words(check)}\n")]
+
+
+def _in_words(check):
+    """What a check says, headed by its outcome; the messages of autograder.check have such a head already."""
+    if check is None:
+        return ""
+    if check.message.startswith(HEADS):
+        return check.message
+    return f"{SYMBOLS.get(check.outcome, '✗')} {check.outcome.capitalize()}\n{check.message}".strip()
 
 
 def _harmless(output, secrets):
@@ -231,7 +236,7 @@ def _row(check):
     points = "waits" if check["score"] is None else f"{check['score']:g}"
     symbol = SYMBOLS.get(check["outcome"], "✗")
     message = (
-        check["message"].partition("\n")[2] if check["message"][:1] in ("✗", "○", "!") else check["message"]
+        check["message"].partition("\n")[2] if check["message"].startswith(HEADS) else check["message"]
     )
     cells = (name, f"{symbol} {check['outcome']}", f"{points} / {check['points']:g}", _md(message))
     return f"| {' | '.join(cells)} |"
