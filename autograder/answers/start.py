@@ -1,0 +1,335 @@
+"""Answers to lesson 00, start."""
+
+import math
+
+import numpy as np
+
+from autograder.answers import right, wrong
+
+# squared_length: released as it should be.
+
+
+@right("squared_length")
+def by_einsum(x):
+    return np.einsum("...d,...d->...", x, x)
+
+
+@right("squared_length")
+def of_the_norm(x):
+    return np.linalg.norm(x, axis=-1) ** 2
+
+
+@wrong(
+    "squared_length",
+    "You sum over the points: each column has become one number. Which axis runs over the coordinates of a point?",
+)
+def over_the_points(x):
+    return (x**2).sum(axis=0)
+
+
+@wrong("squared_length", "This is the length. The exercise asks for its square.")
+def length(x):
+    return np.sqrt((x**2).sum(axis=-1))
+
+
+@wrong(
+    "squared_length",
+    "One number came back for the whole batch: a sum without axis= adds everything. Each point has its own length.",
+)
+def over_everything(x):
+    return np.sum(x**2)
+
+
+@wrong("squared_length", "You square the sum of the coordinates. Which comes first, squaring or summing?")
+def square_of_the_sum(x):
+    return x.sum(axis=-1) ** 2
+
+
+# center: released with the mean along the wrong axis.
+
+
+@right("center")
+def by_summing(x):
+    return x - np.sum(x, axis=0) / x.shape[0]
+
+
+@right("center")
+def by_rows(x):
+    middle = np.mean(x, axis=-2, keepdims=True)
+    return x - middle
+
+
+@wrong(
+    "center",
+    "You subtract from each point the mean of its own coordinates, so every row has mean zero, and the columns have not. "
+    "The points are the rows: along which axis do you go from point to point?",
+    "Print x.mean(axis=0) and x.mean(axis=1) for a batch of shape (3, 2). Which of the two is a point?",
+)
+def mean_of_each_row(x):
+    return x - x.mean(axis=1, keepdims=True)
+
+
+@wrong(
+    "center",
+    "You subtract one number from everything: x.mean() is the mean over all points and all coordinates. "
+    "How many numbers has the mean point?",
+)
+def mean_of_everything(x):
+    return x - x.mean()
+
+
+@wrong("center", "You moved the batch away from the origin: the mean is added. Where does the mean point go?")
+def mean_added(x):
+    return x + x.mean(axis=0)
+
+
+@wrong("center", "This is the mean point itself, and not the batch without it.")
+def the_mean_point(x):
+    return x.mean(axis=0)
+
+
+# scale_and_shift: z = x exp(s) + t.
+
+
+@right("scale_and_shift")
+def with_names(x, s, t):
+    scale = np.exp(s)
+    return scale * x + t
+
+
+@right("scale_and_shift")
+def by_a_diagonal_matrix(x, s, t):
+    return x @ np.diag(np.exp(s)) + t
+
+
+@wrong(
+    "scale_and_shift",
+    "You multiply by s, and the scale is exp(s). With s = 0, what does your function return, and what should it?",
+    "Where s is 0 or negative your map crushes the data or flips it over. NumPy's exponential is np.exp.",
+)
+def without_exp(x, s, t):
+    return x * s + t
+
+
+@wrong(
+    "scale_and_shift",
+    "You shift first and scale afterwards, so the shift is scaled too. What does the formula do first?",
+)
+def shift_first(x, s, t):
+    return (x + t) * np.exp(s)
+
+
+@wrong(
+    "scale_and_shift",
+    "You divide by exp(s) where the formula multiplies. Which sign has s in the exponent?",
+)
+def minus_s(x, s, t):
+    return x * np.exp(-s) + t
+
+
+@wrong(
+    "scale_and_shift",
+    "That is the way back, from z to x. Here x is given, and z is asked for.",
+)
+def the_way_back(x, s, t):
+    return (x - t) * np.exp(-s)
+
+
+# noise_log_density: the standard normal in D dimensions.
+
+
+@right("noise_log_density")
+def adding_coordinates(z):
+    one = -0.5 * (z**2 + np.log(2 * np.pi))
+    return one.sum(axis=-1)
+
+
+@right("noise_log_density")
+def with_einsum(z):
+    D = z.shape[-1]
+    return -0.5 * np.einsum("...d,...d->...", z, z) - D * math.log(math.sqrt(2 * math.pi))
+
+
+@wrong(
+    "noise_log_density",
+    "Your constant belongs to one dimension. Each of the D factors has a 1/sqrt(2 pi): how many logarithms of it are there?",
+    "Multiply two densities on paper, with their constants. What stands in front of the product?",
+)
+def constant_of_one_dimension(z):
+    return -0.5 * np.square(z).sum(axis=-1) - 0.5 * math.log(2 * math.pi)
+
+
+@wrong(
+    "noise_log_density",
+    "One number came back for each coordinate, and a point has one density. "
+    "The coordinates are independent: what happens to their log-densities?",
+)
+def not_summed(z):
+    return -0.5 * (np.square(z) + math.log(2 * math.pi))
+
+
+@wrong(
+    "noise_log_density",
+    "One number came back for the whole batch. Each point has its own density: sum over the last axis alone.",
+)
+def summed_over_everything(z):
+    return np.sum(-0.5 * (np.square(z) + math.log(2 * math.pi)))
+
+
+@wrong("noise_log_density", "This is the density itself. Its logarithm is asked for.")
+def the_density(z):
+    return np.exp(-0.5 * (np.square(z) + math.log(2 * math.pi)).sum(axis=-1))
+
+
+@wrong(
+    "noise_log_density",
+    "The constant is missing, so the density has not mass one. What becomes of the 1/sqrt(2 pi) in the logarithm?",
+)
+def without_constant(z):
+    return -0.5 * np.square(z).sum(axis=-1)
+
+
+@wrong(
+    "noise_log_density",
+    "It is right in few dimensions and for points that are not far out. Elsewhere the product of the densities rounds to "
+    "zero, and its logarithm is -inf. Which sum has the same value, and no product in it?",
+)
+def log_of_the_product(z):
+    with np.errstate(divide="ignore"):
+        return np.log(np.prod(np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi), axis=-1))
+
+
+# log_sum_exp: over the last axis.
+
+
+@right("log_sum_exp")
+def with_the_maximum_kept(a):
+    m = np.max(a, axis=-1, keepdims=True)
+    return (m + np.log(np.sum(np.exp(a - m), axis=-1, keepdims=True)))[..., 0]
+
+
+@right("log_sum_exp")
+def by_sorting(a):
+    """The largest term apart: m + log(1 + the others)."""
+    ordered = np.sort(a, axis=-1)
+    m = ordered[..., -1]
+    return m + np.log1p(np.exp(ordered[..., :-1] - m[..., None]).sum(axis=-1))
+
+
+@wrong(
+    "log_sum_exp",
+    "This is the plain formula: right for moderate numbers, and infinite where exp overflows or all terms round to zero. "
+    "Which number can you pull out of the sum first?",
+    "Subtract the largest a of each row before exp, and give it back after log.",
+)
+def plain(a):
+    with np.errstate(all="ignore"):
+        return np.log(np.exp(a).sum(axis=-1))
+
+
+@wrong(
+    "log_sum_exp",
+    "You took the maximum out of the sum and did not put it back. Where is the factor exp(m) in your result?",
+)
+def maximum_not_given_back(a):
+    m = a.max(axis=-1, keepdims=True)
+    return np.log(np.exp(a - m).sum(axis=-1))
+
+
+@wrong(
+    "log_sum_exp",
+    "Your values are too small by log K, the logarithm of the number of terms: you average where you should add up.",
+)
+def mean_for_sum(a):
+    m = a.max(axis=-1, keepdims=True)
+    return m[..., 0] + np.log(np.exp(a - m).mean(axis=-1))
+
+
+@wrong(
+    "log_sum_exp",
+    "This is the largest term alone. It is close where one term outweighs the others. What do the others add?",
+)
+def maximum_alone(a):
+    return a.max(axis=-1)
+
+
+@wrong(
+    "log_sum_exp",
+    "You use one maximum for the whole array. In a row that lies far below it, every term still rounds to zero. "
+    "Which maximum does each row need?",
+)
+def one_maximum_for_all(a):
+    with np.errstate(all="ignore"):
+        return a.max() + np.log(np.exp(a - a.max()).sum(axis=-1))
+
+
+@wrong(
+    "log_sum_exp",
+    "Only one number comes back for all rows together. The sum runs over the last axis alone.",
+)
+def over_all_rows(a):
+    return a.max() + np.log(np.exp(a - a.max()).sum())
+
+
+# alike: the property test.
+
+
+@right("alike")
+def by_allclose(together, alone):
+    return together.shape == alone.shape and np.allclose(together, alone, rtol=0, atol=1e-6)
+
+
+@right("alike")
+def by_the_largest_difference(together, alone):
+    if np.shape(together) != np.shape(alone):
+        return False
+    return bool(np.max(np.abs(together - alone)) < 1e-6)
+
+
+@wrong(
+    "alike",
+    "Your test compares arrays of different shapes: NumPy broadcasts them, and equal numbers in a wrong arrangement pass. "
+    "What must be compared before the entries?",
+)
+def broadcasts(together, alone):
+    return bool(np.allclose(together, alone, rtol=0, atol=1e-6))
+
+
+@wrong(
+    "alike",
+    "Your test lets nan through: a comparison with nan is False, so no difference is ever too large. "
+    "Ask whether all differences are small instead.",
+)
+def nan_passes(together, alone):
+    if together.shape != alone.shape:
+        return False
+    return not np.any(np.abs(together - alone) > 1e-6)
+
+
+@wrong(
+    "alike",
+    "Your test wants equality to the last digit, and convicts a right function: sums in another order round differently.",
+)
+def exact(together, alone):
+    return together.shape == alone.shape and bool(np.all(together == alone))
+
+
+@wrong(
+    "alike",
+    "An entry that is too small passes your test: its difference is negative, and so below any bound. "
+    "What is missing around the difference?",
+)
+def without_absolute_value(together, alone):
+    if together.shape != alone.shape:
+        return False
+    return bool(np.all(together - alone < 1e-6))
+
+
+@wrong(
+    "alike",
+    "One agreeing entry is enough for your test. How many must agree?",
+)
+def any_entry(together, alone):
+    if together.shape != alone.shape:
+        return False
+    return bool(np.any(np.abs(together - alone) < 1e-6))
