@@ -1,6 +1,7 @@
 """Interactives as a student meets them: in JupyterLab, by mouse and keyboard, in both themes and narrow."""
 
 import pytest
+from jupyterlab_pages import choose
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -153,6 +154,21 @@ def test_a_guess_is_noted_and_reaches_python(page):
     page.locator(".jp-CodeCell").nth(3).locator(".jp-InputArea-editor").click()
     page.keyboard.press("Shift+Enter")
     page.get_by_text("guessed halves").wait_for()
+
+
+def test_after_a_restart_of_the_kernel_the_summary_says_what_to_do(lab):
+    lab.write("restart.ipynb", LESSON[0])
+    page = lab.page("restart.ipynb")
+    bell = Interactive(page, 0)
+    bell.says("Slope 1.0")
+    choose(page, "Kernel", "Restart Kernel…")
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    page.locator(".jp-Notebook-ExecutionIndicator:not([data-status=idle])").wait_for()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+    bell.slider.focus()
+    page.keyboard.press("ArrowRight")
+    bell.says("after a restart, run this cell again")
+    page.close()
 
 
 @pytest.mark.parametrize(

@@ -65,10 +65,10 @@ function render({ model, el }) {
     }
     waiting = true;
     stale = false;
+    clearTimeout(impatient);
+    impatient = setTimeout(giveUp, PATIENCE); // set first: sending fails when the kernel is gone
     const values = Object.fromEntries(controls.map((control) => [control.name, control.read()]));
     model.send({ view, values });
-    clearTimeout(impatient);
-    impatient = setTimeout(giveUp, PATIENCE);
   }
 
   function giveUp() {
