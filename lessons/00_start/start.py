@@ -698,6 +698,12 @@ for name, function in suspects.items():
 #
 # | English | 한국어 | Polski | 中文 | What it means |
 # | :-- | :-- | :-- | :-- | :-- |
+# | batch | 배치 | partia (batch) | 批量 | Many points in one array of shape (..., D): the last axis runs over coordinates, the axes before it over points. |
+# | broadcasting | 브로드캐스팅 | rozgłaszanie | 广播 | NumPy's rule for arrays of different shapes: they are lined up from the right, and axes that are missing or of length 1 are repeated. |
+# | standard normal | 표준 정규 분포 | standardowy rozkład normalny | 标准正态分布 | The density of independent coordinates with mean 0 and variance 1, each Gaussian: what this course calls noise. |
+# | underflow | 언더플로 | niedomiar | 下溢 | What happens when a number is too close to zero for the computer and becomes exactly zero. |
+# | log-sum-exp | 로그-합-지수 | logarytm sumy eksponent | 对数-求和-指数 | The logarithm of a sum of exponentials, computed with the largest exponent pulled out so that nothing overflows. |
+# | property test | 속성 기반 테스트 | test własności | 性质测试 | A test of something that holds for every right function and every input, so that no right values need to be known. |
 #
 # **Handing in.** Save (Ctrl+S) and hand in this file, `start.ipynb`, under its own name, where your course tells you to. Whatever you printed or broke along the way does no harm: your functions are run afresh, in order, from the top. Before you hand in, do the same: *Kernel, Restart Kernel and Run All Cells*. If you study alone, `solutions/` beside `lessons/` has every lesson worked out. Look there after an honest try.
 #
