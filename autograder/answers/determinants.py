@@ -1,0 +1,983 @@
+"""Answers to lesson 04, determinants."""
+
+import math
+
+import numpy as np
+
+from autograder.answers import right, wrong
+
+# laplace: the determinant and the number of multiplications, with or without a memo.
+
+
+@right("laplace")
+def by_deleting_rows_and_columns(A, memo=False):
+    known = {}
+
+    def expand(M, columns):
+        if M.shape == (1, 1):
+            return M[0, 0], 0
+        if memo and columns in known:
+            return known[columns], 0
+        det, count = 0.0, 0
+        for j in np.flatnonzero(M[0]):
+            rest = np.delete(M[1:], j, axis=1)
+            below, cost = expand(rest, columns[:j] + columns[j + 1 :])
+            det = det - M[0, j] * below if j % 2 else det + M[0, j] * below
+            count += 1 + cost
+        known[columns] = det
+        return det, count
+
+    return expand(np.asarray(A), tuple(range(len(A))))
+
+
+@right("laplace")
+def with_a_set_of_columns_as_bits(A, memo=False):
+    n, counter, known = len(A), [0], {}
+
+    def minor(i, used):
+        if memo and used in known:
+            return known[used]
+        free = [j for j in range(n) if not used >> j & 1]
+        if i == n - 1:
+            return A[i][free[0]]
+        det, sign = 0, 1
+        for j in free:
+            if A[i][j] != 0:
+                det = det + sign * A[i][j] * minor(i + 1, used | 1 << j)
+                counter[0] += 1
+            sign = -sign
+        known[used] = det
+        return det
+
+    return minor(0, 0), counter[0]
+
+
+@wrong(
+    "laplace",
+    "All terms are added, and every second one is to be subtracted: this is the permanent of the matrix. "
+    "Which law of the determinant does it break?",
+    "In the formula stands (-1)^j. Where is it in your loop?",
+)
+def without_signs(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if columns in known:
+            return known[columns], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += row[j] * inner
+                count += cost + 1
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "A 2 x 2 matrix comes out right, and within a minor the signs go astray. You take the sign from the column's number "
+    "in A: when columns have been removed, is the first entry of the minor still in column 0?",
+)
+def sign_of_the_column_in_the_whole_matrix(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if columns in known:
+            return known[columns], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** j * row[j] * inner
+                count += cost + 1
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "Your signs begin with a minus: a 2 x 2 matrix comes out with the opposite sign. The textbook's (-1)^(i+j) is the same "
+    "whether you count from 0 or from 1, as long as row and column are counted alike. Which sign has the corner?",
+)
+def signs_begin_with_minus(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if columns in known:
+            return known[columns], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** (place + 1) * row[j] * inner
+                count += cost + 1
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "The determinants are right, and you multiply more often than you need: the minor of a zero entry is worked out too. "
+    "What will it be multiplied by?",
+)
+def zeros_not_skipped(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if columns in known:
+            return known[columns], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            inner, cost = minor(columns[:place] + columns[place + 1 :])
+            total += (-1) ** place * row[j] * inner
+            count += cost + 1
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "Without the memo all is right. With it you report as many multiplications as without. Is a minor that has been worked "
+    "out looked up the second time, and what do you add to the count for a look-up?",
+)
+def memo_without_effect(A, memo=False):
+    n = len(A)
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[j] * inner
+                count += cost + 1
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "Without the memo all is right. Your memo tells minors apart by their size alone, and hands out the wrong one. "
+    "What distinguishes two minors of the same size?",
+)
+def memo_by_size(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if len(columns) in known:
+            return known[len(columns)], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[j] * inner
+                count += cost + 1
+        if memo:
+            known[len(columns)] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "The determinants are right; your count charges for 1 x 1 minors too. Reading off an entry multiplies nothing.",
+)
+def single_entries_counted(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 1
+        if columns in known:
+            return known[columns], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[j] * inner
+                count += cost + 1
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "The determinants are right; you count the products in the first row only. "
+    "What did each minor cost before it was multiplied?",
+)
+def cost_of_minors_lost(A, memo=False):
+    n = len(A)
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, _ = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[j] * inner
+                count += 1
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+# eliminate: (U, sign) by Gaussian elimination with partial pivoting.
+
+
+@right("eliminate")
+def row_after_row(A):
+    U, sign, n = A.astype(float), 1, len(A)
+    for k in range(n):
+        p = max(range(k, n), key=lambda i: abs(U[i, k]))
+        if U[p, k] == 0:
+            continue
+        if p > k:
+            U[k], U[p] = U[p].copy(), U[k].copy()
+            sign *= -1
+        for i in range(k + 1, n):
+            U[i] = U[i] - U[i, k] / U[k, k] * U[k]
+    return U, sign
+
+
+@right("eliminate")
+def with_inversions_for_the_sign(A):
+    U, n = np.array(A, dtype=float), len(A)
+    order = np.arange(n)
+    for k in range(n - 1):
+        p = k + int(np.abs(U[k:, k]).argmax())
+        U[[k, p]], order[[k, p]] = U[[p, k]], order[[p, k]]
+        if U[k, k]:
+            U[k + 1 :] = U[k + 1 :] - U[k + 1 :, [k]] / U[k, k] * U[k]
+    inversions = sum(int(order[i] > order[j]) for j in range(n) for i in range(j))
+    return np.triu(U), (-1) ** inversions
+
+
+@wrong(
+    "eliminate",
+    "Two of your rows have become equal: U[k], U[p] = U[p], U[k] swaps views, and the second assignment reads a row that "
+    "the first has overwritten already. How do you make NumPy copy both?",
+)
+def swap_of_views(A):
+    U, sign = np.array(A, dtype=float), 1
+    for k in range(len(U)):
+        p = k + np.argmax(np.abs(U[k:, k]))
+        if p != k:
+            U[k], U[p] = U[p], U[k]
+            sign = -sign
+        if U[k, k] != 0:
+            U[k + 1 :] -= np.outer(U[k + 1 :, k] / U[k, k], U[k])
+    return U, sign
+
+
+@wrong(
+    "eliminate",
+    "U is right, and your sign is always 1. What does a swap of two rows do to the determinant?",
+)
+def swaps_not_counted(A):
+    U = np.array(A, dtype=float)
+    for k in range(len(U)):
+        p = k + np.argmax(np.abs(U[k:, k]))
+        U[[k, p]] = U[[p, k]]
+        if U[k, k] != 0:
+            U[k + 1 :] -= np.outer(U[k + 1 :, k] / U[k, k], U[k])
+    return U, 1
+
+
+@wrong(
+    "eliminate",
+    "U is right, and your sign flips at every step, even where the pivot already stands in its row. "
+    "Is that a swap?",
+)
+def sign_flips_at_every_step(A):
+    U, sign = np.array(A, dtype=float), 1
+    for k in range(len(U)):
+        p = k + np.argmax(np.abs(U[k:, k]))
+        U[[k, p]] = U[[p, k]]
+        sign = -sign
+        if U[k, k] != 0:
+            U[k + 1 :] -= np.outer(U[k + 1 :, k] / U[k, k], U[k])
+    return U, sign
+
+
+@wrong(
+    "eliminate",
+    "You never swap, and divide by whatever stands on the diagonal: a zero there ends in inf and nan.",
+)
+def no_pivoting(A):
+    U = np.array(A, dtype=float)
+    for k in range(len(U)):
+        U[k + 1 :] -= np.outer(U[k + 1 :, k] / U[k, k], U[k])
+    return U, 1
+
+
+@wrong(
+    "eliminate",
+    "You swap only when the pivot is zero. The determinant comes out, and the multipliers may be huge: "
+    "which entry of the column keeps them below one?",
+)
+def swap_only_to_avoid_zero(A):
+    U, sign = np.array(A, dtype=float), 1
+    for k in range(len(U)):
+        if U[k, k] == 0:
+            p = k + np.argmax(np.abs(U[k:, k]))
+            if p != k:
+                U[[k, p]] = U[[p, k]]
+                sign = -sign
+        if U[k, k] != 0:
+            U[k + 1 :] -= np.outer(U[k + 1 :, k] / U[k, k], U[k])
+    return U, sign
+
+
+@wrong(
+    "eliminate",
+    "Your pivot is sought in the whole column, and rows above k are finished: swapping them back down spoils the triangle.",
+)
+def pivot_from_finished_rows(A):
+    U, sign = np.array(A, dtype=float), 1
+    for k in range(len(U)):
+        p = np.argmax(np.abs(U[:, k]))
+        if p != k:
+            U[[k, p]] = U[[p, k]]
+            sign = -sign
+        if U[k, k] != 0:
+            U[k + 1 :] -= np.outer(U[k + 1 :, k] / U[k, k], U[k])
+    return U, sign
+
+
+@wrong(
+    "eliminate",
+    "np.argmax of a slice that begins at row k counts from the beginning of the slice. Which row of U is that?",
+)
+def offset_of_the_slice_lost(A):
+    U, sign = np.array(A, dtype=float), 1
+    for k in range(len(U)):
+        p = np.argmax(np.abs(U[k:, k]))
+        if p != k:
+            U[[k, p]] = U[[p, k]]
+            sign = -sign
+        if U[k, k] != 0:
+            U[k + 1 :] -= np.outer(U[k + 1 :, k] / U[k, k], U[k])
+    return U, sign
+
+
+@wrong(
+    "eliminate",
+    "You take the largest entry as the pivot; a negative one may be larger in size. What was asked for is the absolute value.",
+)
+def largest_without_absolute_value(A):
+    U, sign = np.array(A, dtype=float), 1
+    for k in range(len(U)):
+        p = k + np.argmax(U[k:, k])
+        if p != k:
+            U[[k, p]] = U[[p, k]]
+            sign = -sign
+        if U[k, k] != 0:
+            U[k + 1 :] -= np.outer(U[k + 1 :, k] / U[k, k], U[k])
+    return U, sign
+
+
+@wrong(
+    "eliminate",
+    "The diagonal of your U is all ones: you divide each row by its pivot, and with it the determinant. "
+    "Which of the four laws has a price?",
+)
+def rows_scaled_to_one(A):
+    U, sign = np.array(A, dtype=float), 1
+    for k in range(len(U)):
+        p = k + np.argmax(np.abs(U[k:, k]))
+        if p != k:
+            U[[k, p]] = U[[p, k]]
+            sign = -sign
+        if U[k, k] != 0:
+            U[k] /= U[k, k]
+            U[k + 1 :] -= np.outer(U[k + 1 :, k], U[k])
+    return U, sign
+
+
+@wrong(
+    "eliminate",
+    "A regular matrix comes out right. When a whole column is zero from the diagonal down, you divide by zero. "
+    "What is there left to eliminate in it?",
+)
+def divides_by_the_zero_pivot(A):
+    U, sign = np.array(A, dtype=float), 1
+    for k in range(len(U)):
+        p = k + np.argmax(np.abs(U[k:, k]))
+        if p != k:
+            U[[k, p]] = U[[p, k]]
+            sign = -sign
+        U[k + 1 :] -= np.outer(U[k + 1 :, k] / U[k, k], U[k])
+    return U, sign
+
+
+# broken_laws: which of the four laws do five claimed determinants break?
+
+
+@right("broken_laws")
+def with_isclose(claims, c):
+    left = np.array([claims["identity"], claims["swapped"], claims["scaled"], claims["sheared"]])
+    wanted = np.array([1.0, -claims["A"], c * claims["A"], claims["A"]])
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(left - wanted)
+        holds = (
+            np.isfinite(left) & np.isfinite(wanted) & (gap <= 1e-6 * np.maximum(np.abs(left), np.abs(wanted)))
+        )
+    return [law for law, ok in zip(["identity", "swap", "scale", "shear"], holds, strict=True) if not ok]
+
+
+@right("broken_laws")
+def one_law_after_the_other(claims, c):
+    def equal(a, b):
+        return math.isfinite(a) and math.isfinite(b) and abs(a - b) <= 1e-6 * max(abs(a), abs(b))
+
+    broken = []
+    if not equal(claims["identity"], 1):
+        broken.append("identity")
+    if not equal(-claims["swapped"], claims["A"]):
+        broken.append("swap")
+    if not equal(claims["scaled"], c * claims["A"]):
+        broken.append("scale")
+    if not equal(claims["sheared"], claims["A"]):
+        broken.append("shear")
+    return broken
+
+
+@wrong(
+    "broken_laws",
+    "nan gets through: every comparison with it is False, so no gap is ever too large. Ask whether the law holds, not "
+    "whether it fails.",
+)
+def nan_gets_through(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], -claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return [law for law, (a, b) in laws.items() if abs(a - b) > 1e-6 * max(abs(a), abs(b))]
+
+
+@wrong(
+    "broken_laws",
+    "You expect a swap to leave the determinant alone, and so you accuse the innocent. What happens to the sign?",
+)
+def swap_without_sign(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return [law for law, (a, b) in laws.items() if not math.isclose(a, b, rel_tol=1e-6) or math.isinf(a)]
+
+
+@wrong(
+    "broken_laws",
+    "You expect a shear to multiply the determinant by c. The area of a parallelogram is base times height: "
+    "which of them does a shear change?",
+)
+def shear_multiplies(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], -claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], c * claims["A"]),
+    }
+    return [law for law, (a, b) in laws.items() if not math.isclose(a, b, rel_tol=1e-6) or math.isinf(a)]
+
+
+@wrong(
+    "broken_laws",
+    "You compare sizes and throw the signs away. Three of the four laws say something about the sign.",
+)
+def sizes_only(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return [
+        law for law, (a, b) in laws.items() if not math.isclose(abs(a), abs(b), rel_tol=1e-6) or math.isinf(a)
+    ]
+
+
+@wrong(
+    "broken_laws",
+    "Determinants of moderate size are judged well. Yours is a fixed tolerance: next to it, every determinant of 1e-200 "
+    "is zero, and among those of 1e200 mere rounding is a crime. To what should the gap be compared?",
+)
+def fixed_tolerance(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], -claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return [law for law, (a, b) in laws.items() if not abs(a - b) <= 1e-6]
+
+
+@wrong(
+    "broken_laws",
+    "Moderate and huge determinants are judged well, and among tiny ones you find no fault at all: "
+    "np.isclose adds an absolute tolerance of 1e-8 of its own.",
+)
+def isclose_as_it_comes(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], -claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return [law for law, (a, b) in laws.items() if not (np.isclose(a, b, rtol=1e-6) and np.isfinite(a))]
+
+
+@wrong(
+    "broken_laws",
+    "Two infinite claims count as equal for you, as they do for Python. The exercise lets no infinite claim pass.",
+)
+def infinity_equals_infinity(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], -claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return [law for law, (a, b) in laws.items() if not math.isclose(a, b, rel_tol=1e-6)]
+
+
+@wrong(
+    "broken_laws",
+    "You stop at the first broken law. A function can break several: the list holds all of them.",
+)
+def only_the_first(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], -claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return [law for law, (a, b) in laws.items() if not math.isclose(a, b, rel_tol=1e-6) or math.isinf(a)][:1]
+
+
+# block_slogdet: sign and log abs det from the diagonal blocks.
+
+
+@right("block_slogdet")
+def collecting_the_blocks(J, sizes):
+    ends = np.cumsum(sizes)
+    found = [np.linalg.slogdet(J[..., e - s : e, e - s : e]) for s, e in zip(sizes, ends, strict=True)]
+    return np.prod([f[0] for f in found], axis=0), np.sum([f[1] for f in found], axis=0)
+
+
+@right("block_slogdet")
+def by_splitting_off_the_first_block(J, sizes):
+    k = sizes[0]
+    sign, log_abs_det = np.linalg.slogdet(J[..., :k, :k])
+    if len(sizes) == 1:
+        return sign, log_abs_det
+    other_sign, other_log = by_splitting_off_the_first_block(J[..., k:, k:], sizes[1:])
+    return sign * other_sign, log_abs_det + other_log
+
+
+@wrong(
+    "block_slogdet",
+    "You multiply the determinants of the blocks and take the logarithm at the end: in 200 dimensions the product is no "
+    "longer a float, or is zero. Which operation on logarithms replaces the product?",
+)
+def logarithm_at_the_end(J, sizes):
+    det, start = np.ones(J.shape[:-2]), 0
+    for size in sizes:
+        det = det * np.linalg.det(J[..., start : start + size, start : start + size])
+        start += size
+    with np.errstate(divide="ignore"):
+        return np.sign(det), np.log(np.abs(det))
+
+
+@wrong(
+    "block_slogdet",
+    "You read the diagonal entries alone. That is enough for a triangular matrix. What is the determinant of a 2 x 2 block?",
+)
+def diagonal_entries_only(J, sizes):
+    diagonal = np.diagonal(J, axis1=-2, axis2=-1)
+    return np.sign(diagonal).prod(-1), np.log(np.abs(diagonal)).sum(-1)
+
+
+@wrong(
+    "block_slogdet",
+    "The logarithms are right, and your sign is always 1: that of a product of blocks is the product of their signs.",
+)
+def sign_always_one(J, sizes):
+    total, start = np.zeros(J.shape[:-2]), 0
+    for size in sizes:
+        total = total + np.linalg.slogdet(J[..., start : start + size, start : start + size])[1]
+        start += size
+    return np.ones(J.shape[:-2]), total
+
+
+@wrong(
+    "block_slogdet",
+    "The logarithms are right; the sign that you return is that of the last block. What became of the others?",
+)
+def sign_of_the_last_block(J, sizes):
+    total, start = np.zeros(J.shape[:-2]), 0
+    for size in sizes:
+        sign, log = np.linalg.slogdet(J[..., start : start + size, start : start + size])
+        total = total + log
+        start += size
+    return sign, total
+
+
+@wrong(
+    "block_slogdet",
+    "You take the determinant of the whole matrix, and with it all that stands outside the diagonal blocks. "
+    "It costs n^3, and a nan there is enough to spoil it.",
+)
+def of_the_whole_matrix(J, sizes):
+    return tuple(np.linalg.slogdet(J))
+
+
+@wrong(
+    "block_slogdet",
+    "All your blocks begin at the upper left corner. Where does the second block begin?",
+)
+def start_not_moved(J, sizes):
+    sign, total = np.ones(J.shape[:-2]), np.zeros(J.shape[:-2])
+    for size in sizes:
+        s, log = np.linalg.slogdet(J[..., :size, :size])
+        sign, total = sign * s, total + log
+    return sign, total
+
+
+@wrong(
+    "block_slogdet",
+    "Matrices one at a time are right. For a batch you return a single number, and each point has a Jacobian of its own.",
+)
+def summed_over_the_batch(J, sizes):
+    sign, total, start = np.ones(J.shape[:-2]), np.zeros(J.shape[:-2]), 0
+    for size in sizes:
+        s, log = np.linalg.slogdet(J[..., start : start + size, start : start + size])
+        sign, total, start = sign * s, total + log, start + size
+    return np.prod(sign), np.sum(total)
+
+
+# fitted_growth: which law fits better, and its exponent.
+
+
+@right("fitted_growth")
+def by_correlation_and_decimal_logarithms(n, cost):
+    y = np.log10(cost)
+    lines = {
+        "power": np.log10(n),
+        "factorial": np.array([math.lgamma(k + 1) / math.log(10) for k in n]),
+    }
+    law = max(lines, key=lambda name: abs(np.corrcoef(lines[name], y)[0, 1]))
+    return law, np.cov(lines[law], y)[0, 1] / np.var(lines[law], ddof=1)
+
+
+@right("fitted_growth")
+def with_sums_of_logarithms(n, cost):
+    y = np.log(cost) - np.log(cost).mean()
+    best = None
+    factorials = np.array([np.log(np.arange(1, int(k) + 1)).sum() for k in n])
+    for law, u in (("power", np.log(n)), ("factorial", factorials)):
+        u = u - u.mean()
+        p = (u @ y) / (u @ u)
+        residual = ((y - p * u) ** 2).sum()
+        if best is None or residual < best[0]:
+            best = residual, law, p
+    return best[1], best[2]
+
+
+@wrong(
+    "fitted_growth",
+    "You answer with a power of n whatever the costs are. Fit the factorial too: which of the two lines leaves less over?",
+)
+def always_a_power(n, cost):
+    return "power", np.polyfit(np.log(n), np.log(cost), 1)[0]
+
+
+@wrong(
+    "fitted_growth",
+    "You keep the law that fits worse.",
+    "Of two sums of squared residuals, a good fit has which?",
+)
+def the_larger_residual(n, cost):
+    y, fits = np.log(cost), []
+    for law, u in (("power", np.log(n)), ("factorial", np.array([math.lgamma(k + 1) for k in n]))):
+        slope, offset = np.polyfit(u, y, 1)
+        fits.append((np.sum((y - offset - slope * u) ** 2), law, slope))
+    return max(fits)[1:]
+
+
+@wrong(
+    "fitted_growth",
+    "Your exponents are one over what they should be: the axes are exchanged. Which of the two logarithms is to be "
+    "explained by the other?",
+)
+def axes_exchanged(n, cost):
+    y, fits = np.log(cost), []
+    for law, u in (("power", np.log(n)), ("factorial", np.array([math.lgamma(k + 1) for k in n]))):
+        slope, offset = np.polyfit(u, y, 1)
+        fits.append((np.sum((y - offset - slope * u) ** 2), law, np.polyfit(y, u, 1)[0]))
+    return min(fits)[1:]
+
+
+@wrong(
+    "fitted_growth",
+    "You fit the costs themselves, without their logarithm. In c n^p, what makes p the slope of a line?",
+)
+def cost_without_logarithm(n, cost):
+    fits = []
+    for law, u in (("power", np.log(n)), ("factorial", np.array([math.lgamma(k + 1) for k in n]))):
+        slope, offset = np.polyfit(u, cost, 1)
+        fits.append((np.sum((cost - offset - slope * u) ** 2), law, slope))
+    return min(fits)[1:]
+
+
+@wrong(
+    "fitted_growth",
+    "Your exponents are too small by log 10: one axis has decimal logarithms, the other natural ones.",
+)
+def two_kinds_of_logarithm(n, cost):
+    y, fits = np.log10(cost), []
+    for law, u in (("power", np.log(n)), ("factorial", np.array([math.lgamma(k + 1) for k in n]))):
+        slope, offset = np.polyfit(u, y, 1)
+        fits.append((np.sum((y - offset - slope * u) ** 2), law, slope))
+    return min(fits)[1:]
+
+
+@wrong(
+    "fitted_growth",
+    "Powers are right. Your factorial is that of n - 1: the gamma function runs one ahead, Gamma(n + 1) = n!.",
+)
+def gamma_of_n(n, cost):
+    y, fits = np.log(cost), []
+    for law, u in (("power", np.log(n)), ("factorial", np.array([math.lgamma(k) for k in n]))):
+        slope, offset = np.polyfit(u, y, 1)
+        fits.append((np.sum((y - offset - slope * u) ** 2), law, slope))
+    return min(fits)[1:]
+
+
+# lemma: (X, S, sign, log abs det) for diag(a) + V W^T.
+
+
+@right("lemma")
+def with_column_vectors(a, V, W):
+    X = (W / a[:, None]).T
+    S = np.identity(W.shape[1]) + np.matmul(X, V)
+    inner = np.linalg.slogdet(S)
+    negative = np.count_nonzero(a < 0)
+    return X, S, inner[0] * (-1) ** negative, inner[1] + np.sum(np.log(np.abs(a)))
+
+
+@right("lemma")
+def entry_by_entry_of_s(a, V, W):
+    m = V.shape[1]
+    S = np.array([[(W[:, i] * V[:, j] / a).sum() + (i == j) for j in range(m)] for i in range(m)])
+    sign, log_abs_det = np.linalg.slogdet(S)
+    return W.T / a, S, sign * np.sign(a).prod(), log_abs_det + 0.5 * np.log(a**2).sum()
+
+
+@wrong(
+    "lemma",
+    "You multiply by A where its inverse is needed. The lower left block becomes W^T - X A: is it zero with your X?",
+)
+def multiplied_by_a(a, V, W):
+    X = W.T * a
+    S = np.eye(V.shape[1]) + X @ V
+    sign, log_abs_det = np.linalg.slogdet(S)
+    return X, S, sign * np.prod(np.sign(a)), log_abs_det + np.log(np.abs(a)).sum()
+
+
+@wrong(
+    "lemma",
+    "Your S lacks what stood in the lower right block of M before you subtracted anything from it.",
+)
+def identity_forgotten(a, V, W):
+    X = W.T / a
+    S = X @ V
+    sign, log_abs_det = np.linalg.slogdet(S)
+    return X, S, sign * np.prod(np.sign(a)), log_abs_det + np.log(np.abs(a)).sum()
+
+
+@wrong(
+    "lemma",
+    "The sign in S is wrong: you subtract X times the upper right block of M. Which sign has V there?",
+)
+def minus_in_s(a, V, W):
+    X = W.T / a
+    S = np.eye(V.shape[1]) - X @ V
+    sign, log_abs_det = np.linalg.slogdet(S)
+    return X, S, sign * np.prod(np.sign(a)), log_abs_det + np.log(np.abs(a)).sum()
+
+
+@wrong(
+    "lemma",
+    "The determinant is right, and X and S belong to the transposed matrix: V and W are exchanged. "
+    "Which of them stands in the lower left block?",
+)
+def v_and_w_exchanged(a, V, W):
+    X = V.T / a
+    S = np.eye(V.shape[1]) + X @ W
+    sign, log_abs_det = np.linalg.slogdet(S)
+    return X, S, sign * np.prod(np.sign(a)), log_abs_det + np.log(np.abs(a)).sum()
+
+
+@wrong(
+    "lemma",
+    "X and S are right. You return the determinant of S alone. Which other diagonal block has M after the second way?",
+)
+def det_of_a_forgotten(a, V, W):
+    X = W.T / a
+    S = np.eye(V.shape[1]) + X @ V
+    return X, S, *np.linalg.slogdet(S)
+
+
+@wrong(
+    "lemma",
+    "All is right but the sign, which leaves A out. How many entries of a are negative?",
+)
+def sign_of_a_forgotten(a, V, W):
+    X = W.T / a
+    S = np.eye(V.shape[1]) + X @ V
+    sign, log_abs_det = np.linalg.slogdet(S)
+    return X, S, sign, log_abs_det + np.log(np.abs(a)).sum()
+
+
+@wrong(
+    "lemma",
+    "X and S are right. You subtract log abs det A. Did you divide by det A, or multiply?",
+)
+def log_det_of_a_subtracted(a, V, W):
+    X = W.T / a
+    S = np.eye(V.shape[1]) + X @ V
+    sign, log_abs_det = np.linalg.slogdet(S)
+    return X, S, sign * np.prod(np.sign(a)), log_abs_det - np.log(np.abs(a)).sum()
+
+
+@wrong(
+    "lemma",
+    "In few dimensions all is right. In many, the product of the entries of a leaves the range of floats before you take "
+    "its logarithm.",
+)
+def logarithm_of_the_product(a, V, W):
+    X = W.T / a
+    S = np.eye(V.shape[1]) + X @ V
+    sign, log_abs_det = np.linalg.slogdet(S)
+    det_a = np.prod(a)
+    return X, S, sign * np.sign(det_a), log_abs_det + np.log(np.abs(det_a))
+
+
+# crossover: the largest rank for which the lemma takes fewer multiplications.
+
+
+@right("crossover")
+def by_bisection(d):
+    low, high = 0, d
+    while high - low > 1:
+        m = (low + high) // 2
+        if 3 * d * m * (m + 1) + m**3 - m < d**3 - d:
+            low = m
+        else:
+            high = m
+    return low
+
+
+@right("crossover")
+def counting_all_ranks_that_win(d):
+    elimination = (d**3 - d) // 3
+    return sum(d * m + d * m**2 + (m**3 - m) // 3 < elimination for m in range(1, d + 1))
+
+
+@wrong(
+    "crossover",
+    "Your number is one too large: it is the first rank for which the lemma loses.",
+)
+def first_that_loses(d):
+    m = 1
+    while d * m + d * m**2 + (m**3 - m) // 3 < (d**3 - d) // 3:
+        m += 1
+    return m
+
+
+@wrong(
+    "crossover",
+    "You leave out the elimination of S. When m is half of d, is m^3/3 small against d m^2?",
+)
+def elimination_of_s_forgotten(d):
+    m = 0
+    while d * (m + 1) + d * (m + 1) ** 2 < (d**3 - d) // 3:
+        m += 1
+    return m
+
+
+@wrong(
+    "crossover",
+    "You leave out the d m divisions for X, or take the fraction of d that holds for large d, where they no longer matter. "
+    "They are few, and whole numbers do not forgive.",
+)
+def divisions_forgotten(d):
+    m = 0
+    while d * (m + 1) ** 2 + ((m + 1) ** 3 - m - 1) // 3 < (d**3 - d) // 3:
+        m += 1
+    return m
+
+
+@wrong(
+    "crossover",
+    "You compare orders of growth, d m^2 + m^3 with d^3. The factors that O( ) hides decide where two curves cross: "
+    "which is the factor of an elimination?",
+)
+def orders_only(d):
+    m = 0
+    while d * (m + 1) ** 2 + (m + 1) ** 3 < d**3:
+        m += 1
+    return m
+
+
+@wrong(
+    "crossover",
+    "You return the square root of d, which the count does not bear out. At m = sqrt(d) the lemma takes about d^2 "
+    "multiplications. How many does elimination take?",
+)
+def square_root(d):
+    return math.isqrt(d)

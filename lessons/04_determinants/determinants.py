@@ -1,0 +1,880 @@
+# %% [markdown]
+# # Determinants
+#
+# Lesson 04 · 110 minutes · 20 points · first: [Change of variables](../02_change_of_variables/change_of_variables.ipynb)
+#
+# A flow adds $\log\lvert\det J\rvert$ to the log-density of *every point of every batch*. For a small colour photograph of 32 by 32 pixels, $J$ has 3,072 rows.
+#
+# **What does such a determinant cost, and how do we avoid paying it?** The chart below counts multiplications. The three curves compute the same number from the same matrix. One of them outlasts the universe at some two dozen dimensions. In this lesson you will write all three, hold a stopwatch to them, and meet a fourth way, by which the flows of the coming lessons live.
+#
+# You will be able to
+#
+# - compute a determinant by Laplace expansion and by elimination, and say what each costs;
+# - test a determinant by the laws that define it, with no second determinant at hand;
+# - read an exponent off a stopwatch, and tell $n^3$ from $n!$;
+# - keep log-determinants finite in hundreds of dimensions;
+# - use the structure of a matrix, triangular, block-triangular or of low rank, to pay less.
+
+# %% nbgrader={"cell_type": "code", "checksum": "f27d23ebd75b130dd24830afddec0ea9", "grade": false, "grade_id": "code_1", "locked": true, "schema_version": 3, "solution": false, "task": false}
+import math
+
+import numpy as np
+
+from autograder import check
+from flowkit.lab import plots
+from flowkit.lab.widgets import choice, play, predict, slider
+
+# %% tags=["show", "hide-input"]
+PER_SECOND, UNIVERSE = 1e9, 13.8e9 * 365.25 * 86400  # multiplications in a second; seconds since the big bang
+
+n = np.arange(2, 3073)
+log10_factorial = np.array([math.lgamma(k + 1) for k in n]) / math.log(10)
+counts = {
+    "Laplace expansion, 1.72 n!": log10_factorial + math.log10(math.e - 1),
+    "elimination, n³/3": np.log10((n**3 - n) / 3),
+    "triangular, n": np.log10(n),
+}
+fig, ax = plots.figure()
+for label, log10_count in counts.items():
+    ax.plot(n, log10_count, label=label)
+for level, words in (
+    (math.log10(PER_SECOND), "one second"),
+    (math.log10(PER_SECOND * UNIVERSE), "the age of the universe"),
+):
+    ax.axhline(level, color=plots.GREY, linewidth=0.8, linestyle=":")
+    ax.text(40, level + 0.4, words, color=plots.GREY)
+ax.set(xscale="log", ylim=(0, 32), xlabel="rows of the matrix, n", ylabel="multiplications, log10")
+ax.legend(loc="center right")
+plots.show(
+    fig,
+    alt="The logarithm of the number of multiplications against n, up to 3072. Laplace expansion shoots up and crosses the line of one second at n = 12 and the age of the universe at n = 26. Elimination reaches about ten seconds at n = 3072, a triangular matrix stays far below.",
+)
+late = n[counts["Laplace expansion, 1.72 n!"] > math.log10(PER_SECOND * UNIVERSE)][0]
+print(f"Laplace takes longer than the age of the universe from n = {late} on.")
+print(
+    f"Elimination of a 3072 x 3072 matrix: {10 ** counts['elimination, n³/3'][-1] / PER_SECOND:.1f} seconds for one point."
+)
+
+
+# %% [markdown]
+# ## 1. A volume with a sign
+#
+# The determinant of a matrix is the area, or the volume, onto which it maps the unit box. Its sign says whether the box was turned over on the way. It is zero when the box collapses, and then the map has no inverse. Four laws pin it down; exactly one function of a square matrix obeys them all:
+#
+# | law | what is done to the rows | what the determinant does |
+# | --- | --- | --- |
+# | identity | nothing: the matrix is $I$ | it is 1 |
+# | swap | two rows change places | it changes its sign |
+# | scale | one row is multiplied by $c$ | it is multiplied by $c$ |
+# | shear | a multiple of one row is added to another | it stays the same |
+#
+# The same holds for columns, since $\det A^\top = \det A$. Drag the entries below until you have seen a flip, a collapse, and a shear that leaves the area alone. (Once you have solved Exercise 1, it is your function that computes the area.)
+
+# %% tags=["show", "hide-input"]
+def draw_square(scene, a, c, b, d):
+    from flowkit import determinants as reference
+
+    laplace_ = check.yours("determinants.laplace", otherwise=reference.laplace)
+    A = np.array([[a, b], [c, d]])
+    det = float(laplace_(A)[0])
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+    letter = np.array(
+        [
+            [0.3, 0.15],
+            [0.3, 0.85],
+            [0.75, 0.85],
+            [0.75, 0.7],
+            [0.45, 0.7],
+            [0.45, 0.55],
+            [0.65, 0.55],
+            [0.65, 0.4],
+            [0.45, 0.4],
+            [0.45, 0.15],
+        ]
+    )
+    flat, flipped = abs(det) < 0.005, det < 0
+    colour = plots.ORANGE if flipped else plots.BLUE
+    before, after = scene.panel(0, of=2), scene.panel(1, of=2)
+    for panel, title, M, shade in (
+        (before, "x: area 1", np.eye(2), plots.GREY),
+        (after, f"A x: signed area {det:.2f}", A, colour),
+    ):
+        panel.axes(
+            x=(-4, 4),
+            y=(-4, 4),
+            xlabel="first coordinate",
+            ylabel="second coordinate",
+            title=title,
+            equal=True,
+        )
+        panel.polygon(square @ M.T, colour=shade, hatch=panel is after and flipped)
+        panel.polygon(letter @ M.T, colour=shade, alpha=0.8, width=1.0)
+        panel.arrow(0, 0, *M[:, 0], colour=plots.BLACK, label="column 1")
+        panel.arrow(0, 0, *M[:, 1], colour=plots.PURPLE, label="column 2")
+    if flat:
+        words = "the square has collapsed onto a line, and no map leads back."
+    else:
+        words = "the letter is mirrored." if flipped else "the letter can be read as before."
+    return f"The columns ({a:.1f}, {c:.1f}) and ({b:.1f}, {d:.1f}) span an area of {abs(det):.2f}, the determinant is {det:.2f}: {words}"
+
+
+play(
+    draw_square,
+    a=slider(-2, 2, 1.0, step=0.1, label="column 1, first entry"),
+    c=slider(-2, 2, 0.5, step=0.1, label="column 1, second entry"),
+    b=slider(-2, 2, -0.6, step=0.1, label="column 2, first entry"),
+    d=slider(-2, 2, 1.4, step=0.1, label="column 2, second entry"),
+)
+
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "4ce82067d65d89264c13007c6dac0b01", "grade": false, "grade_id": "laplace_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 1: Laplace expansion
+#
+# difficulty 3 of 5 · importance 4 of 5 · 25 minutes · 4 points
+#
+# The laws give a recipe. Split the first row into its entries. With rows and columns counted from 0,
+#
+# $$\det A = \sum_{j=0}^{n-1} (-1)^{j} A_{0j} M_{0j},$$
+#
+# where the *minor* $M_{0j}$ is the determinant of what is left of $A$ without row 0 and column $j$; with its sign it is called a cofactor. This is the *Laplace expansion*. A full matrix costs $T(n) = n\,(1 + T(n-1))$ multiplications, about $1.72\,n!$.
+#
+# Write `laplace(A, memo=False)` for `A` of shape `(n, n)`, $n \ge 1$. Return the pair `(det, multiplications)`.
+#
+# - Expand along the first row, and do the same within each minor, down to 1 x 1 matrices, which cost nothing.
+# - An entry times its minor is one multiplication. Signs and sums are free. **Skip entries that are zero**: they need no minor.
+# - The minors of the last rows are the same ones over and over. With `memo=True`, work out each minor only once. To look it up later costs no multiplication.
+#
+# For example, `laplace([[1, 2], [3, 4]])` with arrays is `(-2, 2)`, and a full 4 x 4 matrix takes 40 multiplications, or 28 with the memo.
+#
+# <details><summary>"2 x 2 is right, and 3 x 3 has a wrong sign"</summary>
+#
+# Within a minor the columns are counted anew. The sign depends on the *place* of the entry in its row of the minor, not on the column's number in $A$.
+#
+# </details>
+# <details><summary>"What names a minor?"</summary>
+#
+# Rows are always removed from the top. So the columns that are left say it all: a tuple of them is a good key for a dictionary. Make the dictionary afresh in each call of `laplace`, or it will remember the minors of another matrix.
+#
+# </details>
+# <details><summary>A template</summary>
+#
+# An inner function `minor(columns)` returns a determinant and a count. In it: `row = A[n - len(columns)]`, and in the loop `inner, cost = minor(columns[:place] + columns[____:])`, `total += (-1) ** ____ * row[j] * inner`, `count += ____`.
+#
+# </details>
+
+# %% nbgrader={"cell_type": "code", "checksum": "7aa3434783dc23b050a5c796e3dfdf64", "grade": false, "grade_id": "laplace", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def laplace(A, memo=False):
+    """(det A, multiplications) by Laplace expansion along the first row, zeros skipped. A: (n, n)."""
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "74a9e028b1c664b6d7f58596cb19e6d2", "grade": true, "grade_id": "laplace_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from itertools import combinations, permutations
+
+import numpy as np
+from autograder import check
+
+
+def sum_over_permutations(A, memo=False):
+    """The slow specification: all products of one entry from each row and column; and all ways down."""
+    n = len(A)
+    det = 0.0
+    for p in permutations(range(n)):
+        inversions = sum(p[i] > p[j] for i, j in combinations(range(n), 2))
+        det += (-1) ** inversions * np.prod([A[i, j] for i, j in enumerate(p)])
+    ways = [
+        p for k in range(1, n) for p in permutations(range(n), k) if all(A[i, j] for i, j in enumerate(p))
+    ]
+    if memo:  # ways that lead to the same minor count once
+        ways = {(frozenset(p[:-1]), p[-1]) for p in ways}
+    return det, len(ways)
+
+
+rng = np.random.default_rng(0)
+full = rng.normal(size=(5, 5)).round(1) + 0.05
+sparse = rng.integers(-3, 4, size=(4, 4)) * (rng.random((4, 4)) < 0.7) * 1.0
+cases = [(np.array([[1.0, 2.0], [3.0, 4.0]]),), (full[:3, :3],), (sparse,), (np.tril(full),), (full,)]
+cases += [(full[:4, :4], True), (sparse, True), (full, True)]
+check.values("determinants.laplace", cases, sum_over_permutations)
+
+# %% nbgrader={"cell_type": "code", "checksum": "3818dba373a782fb59320ac7bd3f2dee", "grade": true, "grade_id": "laplace_hidden", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+# Hidden tests run here when your work is graded: 3 points.
+
+# %% tags=["show"]
+predict(
+    "A 7 x 7 lower triangular matrix has nothing above its diagonal; its transpose, the upper triangular one, has nothing below. Your expansion skips zeros. What do the two cost?",
+    [
+        "6 multiplications each: the determinant is the same",
+        "6 for the lower one, and 731 for the upper one",
+        "6 for the upper one, and 731 for the lower one",
+    ],
+)
+
+
+# %% tags=["show", "hide-input"]
+def draw_sparsity(scene, pattern, n, zeros, memo):
+    from flowkit import determinants as reference
+
+    laplace_ = check.yours("determinants.laplace", otherwise=reference.laplace)
+    rng = np.random.default_rng(1)
+    A, chance = rng.uniform(0.5, 2, size=(7, 7)), rng.random((7, 7))
+    keep = {"scattered": chance >= zeros, "lower": np.tri(7, dtype=bool), "upper": np.tri(7, dtype=bool).T}[
+        pattern
+    ]
+    A = np.where(keep, A, 0.0)
+    sizes = np.arange(2, n + 1)
+    counts = np.array([laplace_(A[:k, :k], memo)[1] for k in sizes])
+    dense = np.array([reference.laplace_multiplications(int(k), memo) for k in sizes])
+    matrix, cost = scene.panel(0, of=2), scene.panel(1, of=2)
+    matrix.axes(x=(0, n), y=(0, n), title="filled: not zero", equal=True, frame=False)
+    matrix.image((A[:n, :n] != 0) * 1.0, extent=(0, n, 0, n), low=1.6, high=0, colours="grey", upper=True)
+    ticks = np.arange(n + 1)
+    matrix.lines(
+        [[(0, t), (n, t)] for t in ticks] + [[(t, 0), (t, n)] for t in ticks], colour=plots.GREY, width=0.5
+    )
+    matrix.polygon([0, n, n, 0], [0, 0, n, n], colour=plots.GREY, alpha=0.0, width=1.0)
+    cost.axes(
+        x=(1.5, 7.5),
+        y=(-0.2, 4.2),
+        xlabel="n",
+        ylabel="multiplications, log10",
+        title="cost of the expansion",
+    )
+    cost.curve(sizes, np.log10(dense), colour=plots.GREY, dash="dashed", label="full matrix")
+    cost.points(sizes, np.log10(dense), colour=plots.GREY, marker="square")
+    shown = np.log10(np.maximum(counts, 0.7))  # a matrix whose first row is zero costs nothing
+    cost.curve(sizes, shown, colour=plots.ORANGE, label="this matrix")
+    cost.points(sizes, shown, colour=plots.ORANGE)
+    share = np.mean(A[:n, :n] == 0)
+    return f"n = {n}, {share:.0%} zeros: {counts[-1]} multiplications, where a full matrix takes {dense[-1]}."
+
+
+play(
+    draw_sparsity,
+    pattern=choice(
+        {"lower triangular": "lower", "upper triangular": "upper", "scattered zeros": "scattered"},
+        label="pattern",
+    ),
+    n=slider(2, 7, 7, label="size n"),
+    zeros=slider(0.0, 0.9, 0.5, step=0.1, label="fraction of zeros, if scattered"),
+    memo=choice({"without memo": False, "with memo": True}, label="memo"),
+)
+
+# %% [markdown]
+# ## 2. Elimination, and the range of numbers
+#
+# The expansion meets the zeros of a lower triangular matrix in the first row, and those of an upper one too late. Yet an upper triangular matrix can be expanded along its first *column*. Either way one product is left, that of the diagonal. This gives the fast method: *make* the matrix triangular by shears, which cost nothing in determinant, and swaps, which cost a sign. It is Gaussian elimination, or *LU decomposition*: $PA = LU$, where $P$ swaps rows, $L$ collects the shears ($\det L = 1$) and $U$ is upper triangular. So
+#
+# $$\det A = \det P\;\prod_k U_{kk}.$$
+#
+# It takes $(n^3 - n)/3$ multiplications and divisions.
+#
+# The product is the next trap. Its factors may be harmless, and in some hundred dimensions the product leaves the range of floating-point numbers, as the cell shows. Therefore `np.linalg.slogdet` returns two numbers, the sign and $\log\lvert\det A\rvert = \sum_k \log\lvert U_{kk}\rvert$, and a flow never needs more. How large can it get? A box is largest when its edges are orthogonal: *Hadamard's inequality* says $\log\lvert\det A\rvert \le \sum_i \log\lVert a_i\rVert$ for the rows $a_i$.
+
+# %% tags=["show"]
+small, large = 1e-3 * np.eye(200), np.random.default_rng(0).normal(size=(310, 310))
+orthogonal = np.linalg.qr(large)[0]
+for name, A in (
+    ("0.001 times I, n = 200", small),
+    ("random normal, n = 310", large),
+    ("orthogonal, n = 310", orthogonal),
+):
+    with np.errstate(over="ignore"):
+        det = np.linalg.det(A)
+    hadamard = np.log(np.linalg.norm(A, axis=1)).sum()
+    print(
+        f"{name:23} det {det:8.3g}   log abs det {np.linalg.slogdet(A)[1] + 0:9.2f}   Hadamard's bound {hadamard + 0:9.2f}"
+    )
+
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "6bbabde4a9156b1c037562f23893a84d", "grade": false, "grade_id": "eliminate_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 2: elimination with a sign
+#
+# difficulty 3 of 5 · importance 5 of 5 · 20 minutes · 3 points
+#
+# Write `eliminate(A)`, which returns the pair `(U, sign)` for `A` of shape `(n, n)`: `U` is upper triangular, `sign` is $\det P$, that is 1 or -1, and $\det A$ is `sign * np.prod(np.diag(U))`.
+#
+# For $k = 0, 1, \dots$ choose the *pivot*: among the entries of column $k$ in row $k$ **and below**, the one of largest absolute value. Swap its row with row $k$. Then subtract multiples of row $k$ from the rows below, so that column $k$ becomes zero there. If the whole rest of the column is zero already, there is nothing to do: $A$ is singular, and $U_{kk} = 0$.
+#
+# To choose the largest is called *partial pivoting*. It avoids the division by zero, and it keeps the multipliers at most 1, so that rounding errors do not grow wild. For example, `eliminate(np.array([[0., 1.], [2., 3.]]))` returns `[[2., 3.], [0., 1.]]` and `-1`.
+#
+# <details><summary>"Two of my rows have become equal"</summary>
+#
+# `U[k], U[p] = U[p], U[k]` swaps two *views*: when the second is written, it sees the first already overwritten. An index list on both sides, `U[[k, p]]`, makes copies.
+#
+# </details>
+# <details><summary>"The size is right and the sign is not"</summary>
+#
+# Does a step flip the sign when the pivot already stands in row $k$?
+#
+# </details>
+# <details><summary>A template</summary>
+#
+# In the loop: `p = k + np.argmax(____)`, then `if p != k: U[[k, p]] = ____; sign = ____`, then, unless the pivot is zero, `U[k + 1 :] -= np.outer(____, U[k])`.
+#
+# </details>
+
+# %% nbgrader={"cell_type": "code", "checksum": "1042f09ad68bde88b300204181655d72", "grade": false, "grade_id": "eliminate", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def eliminate(A):
+    """(U, sign) by Gaussian elimination with partial pivoting: det A = sign * prod(diag(U)). A: (n, n)."""
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "7546232b7e5f26ec3e35d79af265ea2d", "grade": true, "grade_id": "eliminate_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+import numpy as np
+from autograder import check
+
+
+def row_by_row(A):
+    """The slow specification: plain loops over entries, and the sign as the determinant of P."""
+    n, rows, order = len(A), [list(map(float, row)) for row in A], list(range(len(A)))
+    for k in range(n):
+        p = max(range(k, n), key=lambda i: abs(rows[i][k]))
+        for each in (rows, order):
+            each[k], each[p] = each[p], each[k]
+        for i in range(k + 1, n):
+            factor = rows[i][k] / rows[k][k] if rows[k][k] else 0.0
+            rows[i] = [entry - factor * above for entry, above in zip(rows[i], rows[k], strict=True)]
+    return np.array(rows), round(np.linalg.det(np.eye(n)[order]))
+
+
+rng = np.random.default_rng(0)
+cases = [
+    (np.array([[0.0, 1.0], [2.0, 3.0]]),),
+    (np.array([[4.0, 1.0], [2.0, 3.0]]),),
+    (rng.normal(size=(4, 4)),),
+    (np.diag([1.0, 2.0, 3.0, 4.0, 5.0])[[1, 2, 3, 4, 0]],),
+    (rng.normal(size=(6, 6)),),
+]
+check.values("determinants.eliminate", cases, row_by_row)
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "ec20fafb382d13424e3933eda227f84f", "grade": true, "grade_id": "eliminate_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Hidden tests run here when your work is graded: 2 points.
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "b6447ee9401fc2fdb0e6038f66861314", "grade": false, "grade_id": "broken_laws_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 3: guard a determinant
+#
+# difficulty 2 of 5 · importance 4 of 5 · 12 minutes · 2 points
+#
+# How do you test a determinant when you have no other to compare with? By the four laws of section 1. Somebody's function has been asked for five determinants, and you are given its answers as a dictionary `claims`:
+#
+# | key | the matrix it was asked about |
+# | --- | --- |
+# | `"identity"` | $I$ |
+# | `"A"` | some matrix $A$ |
+# | `"swapped"` | $A$ with rows 0 and 1 exchanged |
+# | `"scaled"` | $A$ with row 0 multiplied by `c` |
+# | `"sheared"` | $A$ with `c` times row 0 added to row 1 |
+#
+# Write `broken_laws(claims, c)`. It returns the list of the laws that the claims break, out of `"identity"`, `"swap"`, `"scale"`, `"shear"`, in this order, and `[]` if there is none. Two numbers count as equal when they differ by at most $10^{-6}$ times the larger of their absolute values. A claim that is `nan` or infinite breaks every law in which it takes part.
+#
+# <details><summary>"nan passes"</summary>
+#
+# Every comparison with `nan` is False. Ask whether a law *holds*, and report it when the answer is not True.
+#
+# </details>
+# <details><summary>"Tiny determinants are never suspicious"</summary>
+#
+# Next to $10^{-200}$, any fixed tolerance is huge. Note that `np.isclose` has one unless you give `atol`.
+#
+# </details>
+# <details><summary>A template</summary>
+#
+# `laws = {"identity": (claims["identity"], 1), "swap": (claims["swapped"], ____), ...}`, and then a list comprehension with `if not ____`.
+#
+# </details>
+
+# %% nbgrader={"cell_type": "code", "checksum": "1502bdbcb87640286bdbfb299afae4b4", "grade": false, "grade_id": "broken_laws", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def broken_laws(claims, c):
+    """Those of "identity", "swap", "scale", "shear" that the claimed determinants break, in this order."""
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "23ee74ce540d9d7b73ddb31d4a48c9c5", "grade": true, "grade_id": "broken_laws_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from itertools import permutations
+
+import numpy as np
+from autograder import check
+
+
+def claims_of(det, A, c):
+    swapped, scaled, sheared = A[[1, 0, *range(2, len(A))]], A.copy(), A.copy()
+    scaled[0] *= c
+    sheared[1] += c * A[0]
+    asked = {"identity": np.eye(len(A)), "A": A, "swapped": swapped, "scaled": scaled, "sheared": sheared}
+    return {name: float(det(M)) for name, M in asked.items()}
+
+
+def permanent(A):
+    """Laplace expansion without the alternating sign."""
+    return sum(np.prod(A[range(len(A)), p]) for p in permutations(range(len(A))))
+
+
+rng = np.random.default_rng(0)
+A, c = rng.normal(size=(3, 3)), -1.7
+suspects = [
+    (np.linalg.det, []),
+    (permanent, ["swap", "shear"]),
+    (lambda M: abs(np.linalg.det(M)), ["swap", "scale"]),
+    (lambda M: np.linalg.det(2 * M), ["identity"]),
+    (lambda M: np.nan, ["identity", "swap", "scale", "shear"]),
+]
+cases = [(claims_of(det, A, c), c) for det, _ in suspects]
+answers = iter([answer for _, answer in suspects])
+check.values("determinants.broken_laws", cases, reference=lambda claims, c: next(answers))
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "e706e3cac4f2cd9ef6f78b4e2fe41197", "grade": true, "grade_id": "broken_laws_hidden", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Hidden tests run here when your work is graded: 1 point.
+
+# %% [markdown]
+# ## 3. Structure, and a stopwatch
+#
+# Elimination works hard to reach a triangle. A flow's designer can start from one. If $z_i$ depends on $x_1, \dots, x_i$ only, then $\partial z_i/\partial x_j = 0$ for $j > i$: the Jacobian is a *triangular matrix*, and
+#
+# $$\log\lvert\det J\rvert = \sum_i \log\left\lvert\frac{\partial z_i}{\partial x_i}\right\rvert$$
+#
+# costs $n$ logarithms. What stands below the diagonal, however wild, does not enter: that is where a neural network may do as it likes. If the variables come in groups, and a group depends on itself and on earlier groups only, the Jacobian is a *block-triangular matrix*, and the determinants of its diagonal blocks multiply:
+#
+# $$\det\begin{pmatrix} P & 0 \\ R & Q \end{pmatrix} = \det\begin{pmatrix} P & 0 \\ R & I \end{pmatrix}\det\begin{pmatrix} I & 0 \\ 0 & Q \end{pmatrix} = \det P\,\det Q .$$
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "2b312986be1e2e7c588ee177aff4af8e", "grade": false, "grade_id": "block_slogdet_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 4: triangles and blocks
+#
+# difficulty 2 of 5 · importance 5 of 5 · 12 minutes · 3 points
+#
+# Write `block_slogdet(J, sizes)`: `J` has shape `(..., n, n)`, one block-triangular Jacobian for each point, and `sizes` is the list of the sizes of its diagonal blocks, from the upper left to the lower right. Return the pair `(sign, log_abs_det)`, each of shape `(...)`.
+#
+# A triangular matrix is the case in which all sizes are 1. Read nothing but the diagonal blocks: in the tests, the others hold anything, even `nan`. You may use `np.linalg.slogdet`, which takes `(..., m, m)`, on a block. For example, with `sizes = [2, 1]` the blocks of a matrix are `J[:2, :2]` and `J[2:, 2:]`.
+#
+# <details><summary>"I get -inf in 200 dimensions"</summary>
+#
+# The determinants of the blocks were multiplied, and their product is below the smallest float. What becomes of a product under the logarithm?
+#
+# </details>
+# <details><summary>"It works for one matrix and fails for a batch"</summary>
+#
+# `J[a:b, c:d]` takes the first two axes. You want the last two: `J[..., a:b, c:d]`.
+#
+# </details>
+# <details><summary>A template</summary>
+#
+# `sign, total, start = np.ones(____), np.zeros(____), 0`, and for each size: `s, l = np.linalg.slogdet(J[..., ____, ____])`, then update all three.
+#
+# </details>
+
+# %% nbgrader={"cell_type": "code", "checksum": "29adfceca005b657b8a57408e8f4d9f0", "grade": false, "grade_id": "block_slogdet", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def block_slogdet(J, sizes):
+    """(sign, log abs det) of a block-triangular matrix, from its diagonal blocks. J: (..., n, n) -> (...), (...)."""
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "bcf29125e2b08304f49b82940a881bef", "grade": true, "grade_id": "block_slogdet_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+import numpy as np
+from autograder import check
+
+
+def whole(J, sizes):
+    """The slow specification: the determinant of the whole matrix, zeros and all."""
+    full, b = np.zeros_like(J), 0
+    for size in sizes:
+        a, b = b, b + size
+        full[..., a:b, a:b] = J[..., a:b, a:b]
+    sign, log_abs_det = np.linalg.slogdet(full)
+    return sign, log_abs_det
+
+
+rng = np.random.default_rng(0)
+lower = np.tril(rng.normal(size=(4, 4)))
+lower[2, 2] = -abs(lower[2, 2])
+blocks = rng.normal(size=(5, 5))
+blocks[:2, 2:] = 0
+batch = rng.normal(size=(3, 5, 5))
+batch[:, 2:, :2] = np.nan
+batch[:, :2, 2:] = 0
+cases = [(lower, [1, 1, 1, 1]), (blocks, [2, 3]), (batch, [2, 3]), (1e-3 * np.eye(200), [1] * 200)]
+check.values("determinants.block_slogdet", cases, whole)
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "393d847410de7aa1d08b2c9930b20a04", "grade": true, "grade_id": "block_slogdet_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Hidden tests run here when your work is graded: 2 points.
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "3bee3efd575b50e4cb0a8f787b05e5dd", "grade": false, "grade_id": "fitted_growth_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 5: the law behind the stopwatch
+#
+# difficulty 3 of 5 · importance 4 of 5 · 15 minutes · 2 points
+#
+# You will now measure what you have written. Costs $t_1, t_2, \dots$ at sizes $n_1, n_2, \dots$ should follow one of two laws,
+#
+# $$t = c\,n^p \quad\text{or}\quad t = c\,(n!)^p .$$
+#
+# Take logarithms, and each law becomes a straight line: $\log t$ against $\log n$, or $\log t$ against $\log n!$. The slope is the exponent $p$.
+#
+# Write `fitted_growth(n, cost)` for two arrays of the same length. Fit both lines by least squares, keep the one with the smaller sum of squared residuals, and return `("power", p)` or `("factorial", p)`. Sizes go up to a thousand, and $1000!$ is no float: `math.lgamma(n + 1)` is $\log n!$.
+#
+# For example, the costs 1, 8, 64 at n = 1, 2, 4 give `("power", 3.0)`.
+#
+# <details><summary>"OverflowError, or inf, for large n"</summary>
+#
+# You built $n!$ and then took its logarithm. Go to the logarithm directly.
+#
+# </details>
+# <details><summary>"My exponent is near zero or enormous"</summary>
+#
+# Both axes are logarithmic: did you take the logarithm of the cost as well as that of the size?
+#
+# </details>
+# <details><summary>A template</summary>
+#
+# For each law an array `u`; `slope, offset = np.polyfit(u, ____, 1)`; `residual = np.sum((____) ** 2)`.
+#
+# </details>
+
+# %% nbgrader={"cell_type": "code", "checksum": "0ae8833c172f307dfe188b9ef52a2b5d", "grade": false, "grade_id": "fitted_growth", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def fitted_growth(n, cost):
+    """("power", p) or ("factorial", p): the law that fits log cost better, and its exponent. n, cost: (N,)."""
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "bd5b24de954a43e9b66ffe1b7405b075", "grade": true, "grade_id": "fitted_growth_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+import math
+
+import numpy as np
+from autograder import check
+
+
+def by_correlation(n, cost):
+    """Of two lines, the one with the larger squared correlation leaves the smaller residual."""
+    y = np.log(cost)
+    axes = {"power": np.log(n), "factorial": np.array([math.lgamma(k + 1) for k in n])}
+    law = max(axes, key=lambda name: np.corrcoef(axes[name], y)[0, 1] ** 2)
+    u = axes[law]
+    return law, np.mean((u - u.mean()) * (y - y.mean())) / np.var(u)
+
+
+n = np.array([2, 3, 5, 8])
+cases = [
+    (np.array([1, 2, 4]), np.array([1.0, 8.0, 64.0])),
+    (n, np.array([math.factorial(k) for k in n]) * 2e-6),
+    (np.array([100, 200, 400, 800]), np.array([0.011, 0.019, 0.042, 0.081])),
+]
+check.values("determinants.fitted_growth", cases, by_correlation)
+
+# %% nbgrader={"cell_type": "code", "checksum": "1be49302cc820de3b57ca4ec8096bf1d", "grade": true, "grade_id": "fitted_growth_hidden", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Hidden tests run here when your work is graded: 1 point.
+
+# %% tags=["show", "hide-input"]
+from flowkit import determinants as reference
+from flowkit.lab.costs import seconds
+
+
+def lu_reference(A):
+    factors = reference.lu(A)
+    return factors.upper, factors.sign
+
+
+def growth_reference(n, cost):
+    u = {"power": np.log(n), "factorial": np.array([math.lgamma(k + 1) for k in n])}
+    residuals = {law: np.polyfit(u[law], np.log(cost), 1, full=True)[1][0] for law in u}
+    law = min(residuals, key=residuals.get)
+    return law, np.polyfit(u[law], np.log(cost), 1)[0]
+
+
+expand = check.yours("determinants.laplace", otherwise=reference.laplace)
+reduce_rows = check.yours("determinants.eliminate", otherwise=lu_reference)
+by_blocks = check.yours("determinants.block_slogdet", otherwise=reference.slogdet_block_triangular)
+growth = check.yours("determinants.fitted_growth", otherwise=growth_reference)
+methods = {
+    "Laplace expansion": ((4, 5, 6, 7, 8), expand, lambda A: expand(A)[1]),
+    "elimination": ((160, 240, 360, 540, 760), reduce_rows, lambda A: (len(A) ** 3 - len(A)) / 3),
+    "triangular": ((64, 128, 256, 512, 1024), lambda A: by_blocks(A, [1] * len(A)), len),
+}
+rng = np.random.default_rng(0)
+fig, axes = plots.figure(columns=2)
+for colour, marker, (name, (sizes, run, count)) in zip(
+    (plots.ORANGE, plots.BLUE, plots.GREEN), "os^", methods.items(), strict=True
+):
+    n, matrices = np.array(sizes), [rng.normal(size=(k, k)) for k in sizes]
+    measured = np.array([seconds(lambda run=run, A=A: run(A)) for A in matrices])
+    counted = np.array([float(count(A)) for A in matrices])
+    fits = [growth(n, measured), growth(n, counted)]
+    print(
+        f"{name:18} seconds: {fits[0][0]:9} {fits[0][1]:.2f}    multiplications: {fits[1][0]:9} {fits[1][1]:.2f}"
+    )
+    for ax, cost, (law, p) in zip(axes, (measured, counted), fits, strict=True):
+        u = np.log(n) if law == "power" else np.array([math.lgamma(k + 1) for k in n])
+        line = np.exp(np.log(cost).mean() + p * (u - u.mean()))
+        symbol = "n" if law == "power" else "(n!)"
+        ax.plot(n, cost, marker, color=colour, linestyle="none")
+        ax.plot(n, line, color=colour, linestyle="-", label=f"{name}: ${symbol}^{{{p:.2f}}}$")
+for ax, ylabel in zip(axes, ("seconds (median)", "multiplications"), strict=True):
+    ax.set(xscale="log", yscale="log", xlabel="rows of the matrix, n", ylabel=ylabel)
+    ax.legend(fontsize=8)
+plots.show(
+    fig,
+    alt="Two charts on logarithmic axes, of seconds and of multiplications against n. Elimination and the triangular matrix give straight lines, the first three times as steep in multiplications. Laplace expansion bends upwards, and follows n factorial.",
+)
+
+# %% [markdown]
+# The counts are exact, and their exponents are those of the theory. The seconds come near, and no nearer: every step of a loop has an overhead that no multiplication explains, and a busy machine adds its own.
+#
+# ## 4. Low rank: the matrix determinant lemma
+#
+# Not every useful Jacobian is triangular. Suppose $J = A + VW^\top$, where $A$ is diagonal and $V$ and $W$ have $d$ rows and only $m$ columns: every variable acts on every other, but through a bottleneck $m$ wide. The *matrix determinant lemma* says that an $m \times m$ determinant is then enough. To prove it, stack a larger matrix of size $d + m$ and make it block-triangular in two ways, by shears of whole blocks of rows:
+#
+# $$M = \begin{pmatrix} A & -V \\ W^\top & I \end{pmatrix} .$$
+#
+# *First way.* Add $V$ times the lower rows to the upper rows. The upper right block becomes $-V + V = 0$, the upper left one $A + VW^\top$. So $\det M = \det(A + VW^\top)\det I$. The cell below does it in numbers. The second way is yours.
+
+# %% tags=["show"]
+rng = np.random.default_rng(0)
+d, m = 4, 2
+a, V, W = rng.uniform(1, 2, size=d), rng.normal(size=(d, m)), rng.normal(size=(d, m))
+M = np.block([[np.diag(a), -V], [W.T, np.eye(m)]])
+shear = np.block([[np.eye(d), V], [np.zeros((m, d)), np.eye(m)]])
+fig, axes = plots.figure(columns=2)
+for ax, matrix, title in zip(axes, (M, shear @ M), ("M", "after the first way"), strict=True):
+    plots.matrix(ax, np.where(np.abs(matrix) < 1e-12, 0, matrix), digits=1)
+    ax.set_title(title)
+plots.show(
+    fig,
+    alt="Two 6 x 6 heat maps. In M, the upper left 4 x 4 block is diagonal. After the shear, the upper right 4 x 2 block is zero, and the upper left block is full.",
+)
+print(f"det M = {np.linalg.det(M):.6f},  det(A + V W^T) = {np.linalg.det(np.diag(a) + V @ W.T):.6f}")
+
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "04e87b63b8a4a4aa2d25222ebcdc77fe", "grade": false, "grade_id": "lemma_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 6: prove the lemma, and use it
+#
+# difficulty 4 of 5 · importance 5 of 5 · 20 minutes · 3 points
+#
+# *Second way.* Subtract $X$ times the upper rows of $M$ from the lower rows. Which matrix $X$, of shape `(m, d)`, makes the lower left block zero, and what does the lower right block become? Call it $S$. On paper, write $\det M$ by its diagonal blocks once more, and compare with the first way: that is the lemma.
+#
+# Type the result: `lemma(a, V, W)`, where `a` of shape `(d,)` is the diagonal of $A$, without zeros, and `V` and `W` have shape `(d, m)`. Return the four values `(X, S, sign, log_abs_det)`, the last two for $A + VW^\top$.
+#
+# Never build a $d \times d$ matrix: the hidden tests have $d = 300{,}000$, and such a matrix has 720 gigabytes. Your cost is $O(dm^2)$ for $S$ and $O(m^3)$ for its determinant, where elimination takes $O(d^3)$. Entries of `a` may be negative. You may use `np.linalg.slogdet`.
+#
+# <details><summary>"What is X?"</summary>
+#
+# The new lower left block is $W^\top - XA$. Set it to zero. To multiply by the inverse of a diagonal matrix is to divide columns, or rows: which?
+#
+# </details>
+# <details><summary>"MemoryError"</summary>
+#
+# Somewhere a matrix has $d$ rows and $d$ columns: `np.diag(a)`, or a product in the wrong order. $S$ is the product of an $m \times d$ and a $d \times m$ matrix, and something.
+#
+# </details>
+# <details><summary>"The size is right and the sign is not"</summary>
+#
+# The sign of $\det A$ is the product of the signs of its diagonal.
+#
+# </details>
+# <details><summary>A template</summary>
+#
+# `X = ____ / a`, `S = np.eye(____) + ____`, `sign, log_abs_det = np.linalg.slogdet(S)`, and then what $A$ contributes to each.
+#
+# </details>
+
+# %% nbgrader={"cell_type": "code", "checksum": "ba9a5312b62966ae3538b9b8e179b527", "grade": false, "grade_id": "lemma", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def lemma(a, V, W):
+    """(X, S, sign, log abs det) for diag(a) + V W^T. a: (d,); V, W: (d, m); X: (m, d); S: (m, m). O(d m^2 + m^3)."""
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "30f2003be67043a833851f4b9da82fa7", "grade": true, "grade_id": "lemma_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+import numpy as np
+from autograder import check
+
+
+def by_force(a, V, W):
+    """The slow specification: invert the large matrix M; the lower right block of its inverse is that of S."""
+    d, m = V.shape
+    M = np.block([[np.diag(a), -V], [W.T, np.eye(m)]])
+    S = np.linalg.inv(np.linalg.inv(M)[d:, d:])
+    sign, log_abs_det = np.linalg.slogdet(np.diag(a) + V @ W.T)
+    return W.T @ np.linalg.inv(np.diag(a)), S, sign, log_abs_det
+
+
+rng = np.random.default_rng(0)
+cases = [
+    (rng.uniform(0.5, 2, size=d) * signs, rng.normal(size=(d, m)), rng.normal(size=(d, m)))
+    for d, m, signs in ((2, 1, 1), (4, 2, 1), (5, 3, np.array([1, -1, -1, 1, -1])))
+]
+check.values("determinants.lemma", cases, by_force)
+
+# %% nbgrader={"cell_type": "code", "checksum": "3148e134e8d848393c1102ef3358ce8f", "grade": true, "grade_id": "lemma_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Hidden tests run here when your work is graded: 2 points.
+
+# %% tags=["show"]
+predict(
+    "d = 300. Up to which rank m does the lemma take fewer multiplications than elimination?",
+    [
+        "up to about 17, the square root of 300",
+        "up to about 160, a little over one half",
+        "up to nearly 300",
+    ],
+)
+
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "ce57ddd1fd10526851d1e8fb6de5204b", "grade": false, "grade_id": "crossover_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 7: where the lemma stops paying
+#
+# difficulty 3 of 5 · importance 3 of 5 · 12 minutes · 3 points
+#
+# You have guessed; now work it out. Count multiplications and divisions:
+#
+# - elimination of an $n \times n$ matrix: $(n^3 - n)/3$;
+# - the lemma: $dm$ for $X$, $dm^2$ for $XV$, and the elimination of the $m \times m$ matrix $S$.
+#
+# Write `crossover(d)`: the largest whole $m$ for which the lemma takes *fewer* of them than the elimination of the $d \times d$ matrix, or 0 if there is none. Counts are whole numbers, so compute with whole numbers; $d$ goes up to 5,000. For example, `crossover(3)` is 1: the lemma takes 6 against 8 for $m = 1$, and 20 for $m = 2$.
+#
+# Below, your function draws the line in the left panel. The right panel holds the stopwatch to it.
+#
+# <details><summary>"I am off by one"</summary>
+#
+# A loop that stops at the first $m$ for which the lemma loses has gone one too far.
+#
+# </details>
+# <details><summary>"It is right for small d and far off for large d"</summary>
+#
+# When $m$ is comparable to $d$, no term may be dropped: $m^3/3$ is then as large as $dm^2$.
+#
+# </details>
+# <details><summary>A template</summary>
+#
+# `def lemma_cost(m): return d * m + ____ + ____`, and `while lemma_cost(m + 1) < ____: m += 1`.
+#
+# </details>
+
+# %% nbgrader={"cell_type": "code", "checksum": "73011c4c94ad7ffbd654319ab5cc8550", "grade": false, "grade_id": "crossover", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def crossover(d):
+    """The largest m for which the lemma takes fewer multiplications than elimination of a d x d matrix, or 0."""
+
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "8fd65fa1a909c38dc3296e3107247757", "grade": true, "grade_id": "crossover_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from autograder import check
+
+
+def steps_of_elimination(n):
+    """In step k, k divisions and k^2 multiplications, for k = n-1, ..., 1."""
+    return sum(k + k * k for k in range(n))
+
+
+def by_counting(d):
+    wins = [
+        m for m in range(1, d + 1) if d * m + d * m * m + steps_of_elimination(m) < steps_of_elimination(d)
+    ]
+    return max(wins, default=0)
+
+
+check.values("determinants.crossover", [(d,) for d in (3, 4, 10, 30, 100)], by_counting)
+
+
+# %% nbgrader={"cell_type": "code", "checksum": "18ec947e33ccbd1892c069d6c567c5e2", "grade": true, "grade_id": "crossover_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Hidden tests run here when your work is graded: 2 points.
+
+# %% tags=["show", "hide-input"]
+def lemma_reference(a, V, W):
+    X = W.T / a
+    return X, None, *reference.slogdet_lemma(a, V, W)
+
+
+def crossover_reference(d):
+    m = np.arange(d + 1)
+    return int(np.flatnonzero(3 * d * m + 3 * d * m**2 + m**3 - m < d**3 - d).max(initial=0))
+
+
+use_lemma = check.yours("determinants.lemma", otherwise=lemma_reference)
+rng = np.random.default_rng(0)
+shares = np.array([0.02, 0.1, 0.25, 0.5, 0.75, 1.0])
+watch = {}
+for d in (100, 300, 500):
+    a, V, W = rng.uniform(1, 2, size=d), rng.normal(size=(d, d)) / d, rng.normal(size=(d, d))
+    ranks = np.maximum(1, (shares * d).astype(int))
+    by_lemma = [seconds(lambda a=a, V=V[:, :m], W=W[:, :m]: use_lemma(a, V, W), budget=0.03) for m in ranks]
+    full = np.diag(a) + V @ W.T
+    by_elimination = seconds(lambda full=full: np.linalg.slogdet(full), budget=0.03)
+    watch[d] = ranks, 1e3 * np.array(by_lemma), 1e3 * by_elimination
+
+
+def draw_crossover(scene, d, percent):
+    line = check.yours("determinants.crossover", otherwise=crossover_reference)(d)
+    m = max(1, d * percent // 100)
+    ranks = np.arange(1, d + 1)
+    lemma_count = (d * ranks + d * ranks**2 + (ranks**3 - ranks) / 3) / 1e6
+    elimination = (d**3 - d) / 3e6
+    counted, timed = scene.panel(0, of=2), scene.panel(1, of=2)
+    counted.axes(
+        x=(0, d),
+        y=(0, 4.5 * elimination),
+        xlabel="rank m",
+        ylabel="millions of multiplications",
+        title="counted",
+    )
+    counted.curve(ranks, lemma_count, colour=plots.ORANGE, label="lemma")
+    counted.curve([0, d], [elimination] * 2, colour=plots.BLUE, dash="dashed", label="elimination")
+    counted.curve([line, line], [0, 4.5 * elimination], colour=plots.GREY, dash="dotted", label="crossover")
+    counted.points([m], [lemma_count[m - 1]], colour=plots.ORANGE, size=9)
+    at, by_lemma, by_elimination = watch[d]
+    timed.axes(
+        x=(0, d),
+        y=(0, 1.15 * max(by_lemma.max(), by_elimination)),
+        xlabel="rank m",
+        ylabel="milliseconds",
+        title="measured here",
+    )
+    timed.curve(at, by_lemma, colour=plots.ORANGE, label="lemma")
+    timed.points(at, by_lemma, colour=plots.ORANGE)
+    timed.curve([0, d], [by_elimination] * 2, colour=plots.BLUE, dash="dashed", label="slogdet")
+    ratio = lemma_count[m - 1] / elimination
+    return f"d = {d}, m = {m}: the lemma takes {ratio:.3g} times the multiplications of elimination; counted, it pays up to m = {line}, which is {line / d:.2f} d."
+
+
+play(
+    draw_crossover,
+    d=choice([100, 300, 500], value=300, label="dimensions d"),
+    percent=slider(1, 100, 10, label="rank m, in percent of d"),
+)
+
+# %% [markdown]
+# ## What you have seen
+#
+# - Four laws define the determinant, and they test it too.
+# - Laplace expansion takes about $1.72\,n!$ multiplications; zeros make it cheap, if they are met early.
+# - Elimination takes $(n^3 - n)/3$; each swap flips the sign.
+# - Triangular and block-triangular Jacobians cost their diagonal; the rest of them is free to do anything.
+# - A diagonal plus rank $m$ costs $O(dm^2 + m^3)$. It pays, counted, up to $m \approx 0.53\,d$; on the clock the line lies elsewhere, since not every multiplication takes the same time.
+#
+# So the answer to the question at the top: an arbitrary Jacobian of a small photograph costs seconds *a point*, and we avoid that by never making one. Every flow of the coming lessons is a way to know, in advance, which entries of $J$ are zero, or through which bottleneck they come.
+#
+# **The words of this lesson**
+#
+# | English | 한국어 | Polski | 中文 | What it means |
+# | :-- | :-- | :-- | :-- | :-- |
+# | Laplace expansion | 라플라스 전개 | rozwinięcie Laplace'a | 拉普拉斯展开 | The determinant as a sum over one row: each entry times its cofactor. |
+# | cofactor | 여인수 | dopełnienie algebraiczne | 代数余子式 | The determinant of what is left of a matrix without one row and one column, with the sign of that place. |
+# | LU decomposition | LU 분해 | rozkład LU | LU 分解 | A matrix, its rows permuted, written as a lower triangular times an upper triangular matrix: elimination, recorded. |
+# | partial pivoting | 부분 피벗팅 | częściowy wybór elementu głównego | 部分主元法 | Swapping the largest entry of what is left of a column to the diagonal before it is eliminated. |
+# | triangular matrix | 삼각행렬 | macierz trójkątna | 三角矩阵 | A matrix with only zeros on one side of its diagonal; its determinant is the product of the diagonal. |
+# | block-triangular matrix | 블록 삼각행렬 | macierz blokowo-trójkątna | 分块三角矩阵 | A matrix of blocks with only zeros on one side of the diagonal blocks; its determinant is the product of theirs. |
+# | Hadamard's inequality | 아다마르 부등식 | nierówność Hadamarda | 阿达马不等式 | The absolute determinant is at most the product of the lengths of the rows, and equal when these are orthogonal. |
+# | matrix determinant lemma | 행렬식 보조정리 | lemat o wyznaczniku macierzy | 矩阵行列式引理 | The determinant of an invertible matrix plus one of rank m, by way of an m by m determinant. |
+#
+# **Where it is used.** Covariance matrices in statistics are "diagonal plus low rank" in factor analysis, and their log-determinants are computed by the lemma. Sparse solvers order rows so that zeros survive elimination.
+#
+# **Further reading.** Trefethen and Bau, *Numerical Linear Algebra* (1997), lectures 20 to 22, tell the story of elimination and why pivoting works. Papamakarios and others, *Normalizing flows for probabilistic modeling and inference* (2021), section 3, sorts flows by the structure of their Jacobians.
+
+# %% tags=["show"]
+from flowkit.lab import costs
+
+costs.show(topic="determinants", seed=0)
