@@ -24,7 +24,7 @@ from flowkit.lab import plots
 from flowkit.lab.widgets import choice, play, predict, slider
 
 # %% tags=["show", "hide-input"]
-# Two moons as 32 small Gaussians, and the velocity that carries them to noise. Lessons 16 and 17 explain it.
+# Two moons, and a velocity that carries them to noise (see lessons 16 and 17)
 half_turn = np.linspace(0, np.pi, 16)
 upper = np.stack([np.cos(half_turn) - 0.5, np.sin(half_turn) - 0.25], axis=-1)
 CENTRES, WIDTH, STEPS = 1.2 * np.concatenate([upper, -upper]), 0.12, 20
@@ -74,7 +74,7 @@ def is_upper(x):
 
 
 fig, axes = plots.figure(columns=5, width=9, height=2.3, sharey=True)
-for ax, step in zip(axes, (0, 8, 12, 16, 20), strict=True):
+for ax, step in zip(axes, (0, 3, 6, 12, 20), strict=True):
     above = is_upper(moons)
     ax.plot(*to_noise[step][above].T, "o", markersize=2, color=plots.BLUE)
     ax.plot(*to_noise[step][~above].T, "^", markersize=2, color=plots.ORANGE)
@@ -82,7 +82,7 @@ for ax, step in zip(axes, (0, 8, 12, 16, 20), strict=True):
 axes[0].set_ylabel("second coordinate")
 plots.show(
     fig,
-    alt="500 points in five panels. At step 0 they form two interleaved moons, the upper one of blue dots and the lower one of orange triangles. The moons shrink and thicken; at step 20 all is one round cloud, blue in its upper half and orange in its lower half.",
+    alt="500 points in five panels. At step 0 they form two interleaved moons, the upper one of blue dots and the lower one of orange triangles. The moons thicken and run together; at step 20 all is one round cloud. It is blue above and on the left and orange below and on the right, and the border between the two winds like an S.",
 )
 print(f"there and back again, the point that strays most is off by {np.abs(and_back[-1] - moons).max():.0e}")
 
@@ -225,7 +225,7 @@ check.values("start.squared_length", cases, one_at_a_time, hidden=False)
 # %% [markdown] exercise="center" title="one that needs a fix" difficulty=1 importance=3 minutes=5
 # `center(x)` should move a batch so that its mean point lies at the origin. `x` has shape `(N, D)`, one point in each *row*, and every *column* of the result has mean zero: `center(np.array([[1.0, 10.0], [3.0, 30.0]]))` is `[[-1., -10.], [1., 10.]]`.
 #
-# Somebody wrote it with one mistake. Run the cell and the check as they are, and read the message. Then repair the marked line.
+# Somebody wrote it with one mistake. Run the cell and the check as they are, and read the message. Then repair the marked line. The usual two lines below it can go.
 #
 # <details><summary>"I do not know what axis means"</summary>
 #
@@ -354,7 +354,7 @@ predict(
 a = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
 b = a.reshape(5, 1)
 print("shape of a - b            ", (a - b).shape)
-print("mean of a - b, squared    ", np.mean((a - b) ** 2))
+print("mean squared difference   ", np.mean((a - b) ** 2))
 print("the same with b.squeeze() ", np.mean((a - b.squeeze()) ** 2))
 
 # %% [markdown] exercise="noise_log_density" title="the density of noise" difficulty=2 importance=5 minutes=9
@@ -405,8 +405,11 @@ from autograder import check
 
 def product_of_densities(z):
     """The slow specification: multiply the densities of the coordinates, then take the logarithm."""
-    one = [math.prod(math.exp(-(float(c) ** 2) / 2) / math.sqrt(2 * math.pi) for c in point) for point in z]
-    return np.log(one)
+
+    def density(c):
+        return math.exp(-(c**2) / 2) / math.sqrt(2 * math.pi)
+
+    return np.log([math.prod(density(float(c)) for c in point) for point in z])
 
 
 rng = np.random.default_rng(0)
@@ -444,7 +447,7 @@ def draw_dimensions(scene, D):
     average = np.array([log_density(clouds[:, :d]).mean() for d in dimensions])
     here = log_density(clouds[:, :D]).mean()
     left, right = scene.panel(0, of=2), scene.panel(1, of=2)
-    left.axes(x=(0, 35), y=(0, 80), xlabel="length of a point", ylabel="points of 100", title="how far out")
+    left.axes(x=(0, 35), y=(0, 50), xlabel="length of a point", ylabel="points of 100", title="how far out")
     left.bars(edges[:-1] + 0.25, heights, width=0.5, colour=plots.BLUE)
     right.axes(x=(0, 1000), y=(-1500, 0), xlabel="dimensions D", title="average log-density")
     right.curve(dimensions, average, colour=plots.BLUE, label="of noise")
@@ -596,9 +599,10 @@ def draw_moons(scene, formula, window):
         log_p = stable(terms) if formula == "log_sum_exp" else np.log(np.exp(terms).sum(axis=-1))
     lost = np.isinf(log_p)
     scene.axes(xlabel="first coordinate", ylabel="second coordinate", title="log-density", equal=True)
-    scene.image(np.where(lost, np.nan, log_p), extent=(-window, window, -window, window))
+    shade = -np.sqrt(log_p.max() - np.where(lost, np.nan, log_p))  # the root shows the moons and the depths
+    scene.image(shade, extent=(-window, window, -window, window))
     if lost.any():
-        scene.text(0, 0.85 * window, "blank: -inf")
+        scene.text(-0.95 * window, 0.88 * window, "blank: -inf", align="left")
     return (
         f"Window of {2 * window:.0f} by {2 * window:.0f}: the log-density goes down to {log_p.min():.0f}, "
         f"and {lost.mean():.0%} of the window is lost."
@@ -646,7 +650,7 @@ play(
 
 # %% solution="alike"
 def alike(together, alone):
-    """Whether two arrays have one shape and the same entries up to rounding; nan is like nothing. -> bool"""
+    """Whether two arrays have one shape and the same entries, up to rounding. -> bool"""
     ### BEGIN SOLUTION
     if together.shape != alone.shape:
         return False
@@ -724,14 +728,14 @@ for name, function in suspects.items():
 # - Densities live as logarithms, and sums of them need the log-sum-exp trick.
 # - A property test finds bugs without a formula.
 #
-# And the first question? Yes: every point finds its way back. The line under the first picture says how far the worst of 500 strays, about a thousandth of the width of a moon: the steps are undone with a finite precision. That we can go both ways, and know the stretching on the way, is the whole idea of a flow.
+# And the first question? Yes: every point finds its way back. The line under the first picture says how far the worst of 500 strays, less than a thousandth of the width of a moon, because steps of finite length are undone with finite precision. That we can go both ways, and know the stretching on the way, is the whole idea of a flow.
 #
 # **The words of this lesson**
 #
 # <!-- words -->
 #
-# **Handing in.** Save (Ctrl+S) and hand in this file, `start.ipynb`, under its own name, where your course tells you to. Whatever you printed or broke along the way does no harm: your functions are run afresh, in order, from the top. Before you hand in, do the same: *Kernel, Restart Kernel and Run All Cells*. If you study alone, `solutions/` beside `lessons/` has every lesson worked out. Look there after an honest try.
+# **Handing in.** Save (Ctrl+S) and hand in this file, `start.ipynb`, under its own name, where your course tells you to. Your functions are run afresh, from the top, when they are graded. Before you hand in, do the same: *Kernel, Restart Kernel and Run All Cells*. If you study alone, `solutions/` beside `lessons/` has every lesson worked out. Look there after an honest try.
 #
-# **Keeping your work.** An update of the course brings new versions of these files. So first copy the notebooks that you have worked in to a folder of your own, outside the course; they run there too. Then update. If git refuses because a lesson has changed on your side, `git restore lessons` puts the original back; your copy is safe.
+# **Keeping your work.** An update of the course brings new versions of these files. So first copy the notebooks that you have worked in to a folder of your own, `mine/` beside `lessons/` for example; they run there too. Then update. If git refuses because a lesson has changed on your side, `git restore lessons` puts the original back; your copy is safe.
 #
 # **Further reading.** Harris and others, *Array programming with NumPy* (2020), tells in eight pages why arrays and broadcasting are as they are. Blanchard, Higham and Higham, *Accurately computing the log-sum-exp and softmax functions* (2021), prove that the trick of exercise 5 is safe.
