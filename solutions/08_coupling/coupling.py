@@ -3,7 +3,7 @@
 #
 # Lesson 08 · 120 minutes · 20 points · first: [Change of variables](../02_change_of_variables/change_of_variables.ipynb) and [Determinants](../04_determinants/determinants.ipynb)
 #
-# The last lessons left us with a dilemma. A flow needs a map that can be inverted and whose determinant is cheap. A neural network is neither. Yet below, networks carry two crescents to a round Gaussian, exactly and reversibly, and the log-determinant costs one sum.
+# The last lessons left us with a dilemma. A flow needs a map that can be inverted and whose determinant is cheap. A neural network is neither. Yet below, networks carry two crescents to what is nearly a round Gaussian, every step can be undone, and the log-determinant costs one sum.
 #
 # **How can a neural network take part in a map that must be invertible, with a determinant that costs nothing?** The trick fits in one line, and it carries the most widely used flows.
 #
@@ -346,16 +346,10 @@ x = torch.randn(6, 6, dtype=torch.float64)
 jacobians = torch.stack([torch.func.jacrev(lambda x: layer.forward(x)[0])(point) for point in x])
 forced = torch.linalg.slogdet(jacobians).logabsdet
 fig, ax = plots.figure(height=2.6)
-places = torch.arange(6)
-ax.bar(places - 0.2, forced, 0.4, color=plots.GREY, label="brute force")
-ax.bar(
-    places + 0.2,
-    log_det(x, half, *conditioner(x * half, net)),
-    0.4,
-    color=plots.BLUE,
-    hatch="//",
-    label="yours",
-)
+places = range(6)
+yours = log_det(x, half, *conditioner(x * half, net))
+ax.bar([i - 0.2 for i in places], forced.tolist(), 0.4, color=plots.GREY, label="brute force")
+ax.bar([i + 0.2 for i in places], yours.tolist(), 0.4, color=plots.BLUE, hatch="//", label="yours")
 ax.axhline(0, color=plots.BLACK, linewidth=0.8, linestyle="-")
 ax.set(xlabel="point", ylabel="log abs det J")
 ax.legend()
