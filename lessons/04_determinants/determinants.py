@@ -5,7 +5,7 @@
 #
 # A flow adds $\log\lvert\det J\rvert$ to the log-density of *every point of every batch*. For a small colour photograph of 32 by 32 pixels, $J$ has 3,072 rows.
 #
-# **What does such a determinant cost, and how do we avoid paying it?** The chart below counts multiplications. The three curves compute the same number from the same matrix. One of them outlasts the universe at some two dozen dimensions. In this lesson you will write all three, hold a stopwatch to them, and meet a fourth way, by which the flows of the coming lessons live.
+# **What does such a determinant cost, and how do we avoid paying it?** The chart below counts multiplications. Two of its curves compute the same number from the same matrix, and one of these outlasts the universe at some two dozen dimensions. The third needs a matrix of a special shape. You will write all three, hold a stopwatch to them, and meet a fourth way. The flows of the coming lessons live by the last two.
 #
 # You will be able to
 #
@@ -47,7 +47,7 @@ ax.set(xscale="log", ylim=(0, 32), xlabel="rows of the matrix, n", ylabel="multi
 ax.legend(loc="center right")
 plots.show(
     fig,
-    alt="The logarithm of the number of multiplications against n, up to 3072. Laplace expansion shoots up and crosses the line of one second at n = 12 and the age of the universe at n = 26. Elimination reaches about ten seconds at n = 3072, a triangular matrix stays far below.",
+    alt="The logarithm of the number of multiplications against n, up to 3072. Laplace expansion shoots up and crosses the line of one second between n = 12 and 13 and the age of the universe at n = 26. Elimination reaches about ten seconds at n = 3072, a triangular matrix stays far below.",
 )
 late = n[counts["Laplace expansion, 1.72 n!"] > math.log10(PER_SECOND * UNIVERSE)][0]
 print(f"Laplace takes longer than the age of the universe from n = {late} on.")
@@ -100,8 +100,8 @@ def draw_square(scene, a, c, b, d):
         (after, f"A x: signed area {det:.2f}", A, colour),
     ):
         panel.axes(
-            x=(-4, 4),
-            y=(-4, 4),
+            x=(-3, 3),
+            y=(-3, 3),
             xlabel="first coordinate",
             ylabel="second coordinate",
             title=title,
@@ -120,14 +120,14 @@ def draw_square(scene, a, c, b, d):
 
 play(
     draw_square,
-    a=slider(-2, 2, 1.0, step=0.1, label="column 1, first entry"),
-    c=slider(-2, 2, 0.5, step=0.1, label="column 1, second entry"),
-    b=slider(-2, 2, -0.6, step=0.1, label="column 2, first entry"),
-    d=slider(-2, 2, 1.4, step=0.1, label="column 2, second entry"),
+    a=slider(-1.5, 1.5, 1.0, step=0.1, label="column 1, first entry"),
+    c=slider(-1.5, 1.5, 0.5, step=0.1, label="column 1, second entry"),
+    b=slider(-1.5, 1.5, -0.6, step=0.1, label="column 2, first entry"),
+    d=slider(-1.5, 1.5, 1.4, step=0.1, label="column 2, second entry"),
 )
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "4ce82067d65d89264c13007c6dac0b01", "grade": false, "grade_id": "laplace_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "ba7b410c8d184e5191b996ad9646d91f", "grade": false, "grade_id": "laplace_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 1: Laplace expansion
 #
 # difficulty 3 of 5 · importance 4 of 5 · 25 minutes · 4 points
@@ -144,7 +144,7 @@ play(
 # - An entry times its minor is one multiplication. Signs and sums are free. **Skip entries that are zero**: they need no minor.
 # - The minors of the last rows are the same ones over and over. With `memo=True`, work out each minor only once. To look it up later costs no multiplication.
 #
-# For example, `laplace([[1, 2], [3, 4]])` with arrays is `(-2, 2)`, and a full 4 x 4 matrix takes 40 multiplications, or 28 with the memo.
+# For example, `laplace(np.array([[1.0, 2.0], [3.0, 4.0]]))` is `(-2.0, 2)`, and a full 4 x 4 matrix takes 40 multiplications, or 28 with the memo.
 #
 # <details><summary>"2 x 2 is right, and 3 x 3 has a wrong sign"</summary>
 #
@@ -270,7 +270,7 @@ play(
 #
 # It takes $(n^3 - n)/3$ multiplications and divisions.
 #
-# The product is the next trap. Its factors may be harmless, and in some hundred dimensions the product leaves the range of floating-point numbers, as the cell shows. Therefore `np.linalg.slogdet` returns two numbers, the sign and $\log\lvert\det A\rvert = \sum_k \log\lvert U_{kk}\rvert$, and a flow never needs more. How large can it get? A box is largest when its edges are orthogonal: *Hadamard's inequality* says $\log\lvert\det A\rvert \le \sum_i \log\lVert a_i\rVert$ for the rows $a_i$.
+# The product is the next trap. Its factors may be harmless, and in some hundred dimensions the product leaves the range of floating-point numbers, as the cell shows. Therefore `np.linalg.slogdet` returns two numbers, the sign and $\log\lvert\det A\rvert = \sum_k \log\lvert U_{kk}\rvert$, and a flow never needs more. How large can it get? Of all boxes with edges of given lengths, the one with orthogonal edges is the largest: *Hadamard's inequality* says $\log\lvert\det A\rvert \le \sum_i \log\lVert a_i\rVert$ for the rows $a_i$.
 
 # %% tags=["show"]
 small, large = 1e-3 * np.eye(200), np.random.default_rng(0).normal(size=(310, 310))
@@ -284,7 +284,7 @@ for name, A in (
         det = np.linalg.det(A)
     hadamard = np.log(np.linalg.norm(A, axis=1)).sum()
     print(
-        f"{name:23} det {det:8.3g}   log abs det {np.linalg.slogdet(A)[1] + 0:9.2f}   Hadamard's bound {hadamard + 0:9.2f}"
+        f"{name:23} det {det:8.3g}   log abs det {round(np.linalg.slogdet(A)[1], 2) + 0:9.2f}   Hadamard's bound {round(hadamard, 2) + 0:9.2f}"
     )
 
 
@@ -354,10 +354,10 @@ check.values("determinants.eliminate", cases, row_by_row)
 # %% nbgrader={"cell_type": "code", "checksum": "ec20fafb382d13424e3933eda227f84f", "grade": true, "grade_id": "eliminate_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 # Hidden tests run here when your work is graded: 2 points.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "b6447ee9401fc2fdb0e6038f66861314", "grade": false, "grade_id": "broken_laws_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "1aa1779e5dcdb11f17721c398d63ef15", "grade": false, "grade_id": "broken_laws_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 3: guard a determinant
 #
-# difficulty 2 of 5 · importance 4 of 5 · 12 minutes · 2 points
+# difficulty 2 of 5 · importance 4 of 5 · 10 minutes · 2 points
 #
 # How do you test a determinant when you have no other to compare with? By the four laws of section 1. Somebody's function has been asked for five determinants, and you are given its answers as a dictionary `claims`:
 #
@@ -442,10 +442,10 @@ check.values("determinants.broken_laws", cases, reference=lambda claims, c: next
 #
 # $$\det\begin{pmatrix} P & 0 \\ R & Q \end{pmatrix} = \det\begin{pmatrix} P & 0 \\ R & I \end{pmatrix}\det\begin{pmatrix} I & 0 \\ 0 & Q \end{pmatrix} = \det P\,\det Q .$$
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "2b312986be1e2e7c588ee177aff4af8e", "grade": false, "grade_id": "block_slogdet_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "57d182f5543887f97361e7d37a9c97fd", "grade": false, "grade_id": "block_slogdet_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 4: triangles and blocks
 #
-# difficulty 2 of 5 · importance 5 of 5 · 12 minutes · 3 points
+# difficulty 2 of 5 · importance 5 of 5 · 10 minutes · 3 points
 #
 # Write `block_slogdet(J, sizes)`: `J` has shape `(..., n, n)`, one block-triangular Jacobian for each point, and `sizes` is the list of the sizes of its diagonal blocks, from the upper left to the lower right. Return the pair `(sign, log_abs_det)`, each of shape `(...)`.
 #
@@ -504,10 +504,10 @@ check.values("determinants.block_slogdet", cases, whole)
 # %% nbgrader={"cell_type": "code", "checksum": "393d847410de7aa1d08b2c9930b20a04", "grade": true, "grade_id": "block_slogdet_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 # Hidden tests run here when your work is graded: 2 points.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "3bee3efd575b50e4cb0a8f787b05e5dd", "grade": false, "grade_id": "fitted_growth_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "1cdfbfa69a47cb6baf5bf894a4e2409c", "grade": false, "grade_id": "fitted_growth_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 5: the law behind the stopwatch
 #
-# difficulty 3 of 5 · importance 4 of 5 · 15 minutes · 2 points
+# difficulty 3 of 5 · importance 4 of 5 · 12 minutes · 2 points
 #
 # You will now measure what you have written. Costs $t_1, t_2, \dots$ at sizes $n_1, n_2, \dots$ should follow one of two laws,
 #
@@ -570,8 +570,9 @@ check.values("determinants.fitted_growth", cases, by_correlation)
 # Hidden tests run here when your work is graded: 1 point.
 
 # %% tags=["show", "hide-input"]
+import time
+
 from flowkit import determinants as reference
-from flowkit.lab.costs import seconds
 
 
 def lu_reference(A):
@@ -586,13 +587,28 @@ def growth_reference(n, cost):
     return law, np.polyfit(u[law], np.log(cost), 1)[0]
 
 
+def cpu_seconds(run, A):
+    """Of this process alone: what else the machine does is not counted."""
+    start = time.process_time()
+    run(A)
+    return time.process_time() - start
+
+
+def median_seconds(run, matrices):
+    """For each matrix; they take turns, so that a slow moment does not fall on one size alone."""
+    times, end = [], time.perf_counter() + 1.5
+    while len(times) < 5 or (time.perf_counter() < end and len(times) < 50):
+        times.append([cpu_seconds(run, A) for A in matrices])
+    return np.median(times, axis=0)
+
+
 expand = check.yours("determinants.laplace", otherwise=reference.laplace)
 reduce_rows = check.yours("determinants.eliminate", otherwise=lu_reference)
 by_blocks = check.yours("determinants.block_slogdet", otherwise=reference.slogdet_block_triangular)
 growth = check.yours("determinants.fitted_growth", otherwise=growth_reference)
-methods = {
+methods = {  # sizes to try, until one takes too long; what to time; what to count
     "Laplace expansion": ((4, 5, 6, 7, 8), expand, lambda A: expand(A)[1]),
-    "elimination": ((160, 240, 360, 540, 760), reduce_rows, lambda A: (len(A) ** 3 - len(A)) / 3),
+    "elimination": ((20, 40, 80, 160, 240, 360, 540, 760), reduce_rows, lambda A: (len(A) ** 3 - len(A)) / 3),
     "triangular": ((64, 128, 256, 512, 1024), lambda A: by_blocks(A, [1] * len(A)), len),
 }
 rng = np.random.default_rng(0)
@@ -600,20 +616,28 @@ fig, axes = plots.figure(columns=2)
 for colour, marker, (name, (sizes, run, count)) in zip(
     (plots.ORANGE, plots.BLUE, plots.GREEN), "os^", methods.items(), strict=True
 ):
-    n, matrices = np.array(sizes), [rng.normal(size=(k, k)) for k in sizes]
-    measured = np.array([seconds(lambda run=run, A=A: run(A)) for A in matrices])
-    counted = np.array([float(count(A)) for A in matrices])
-    fits = [growth(n, measured), growth(n, counted)]
+    matrices = []
+    for k in sizes:
+        matrices.append(rng.normal(size=(k, k)))
+        if cpu_seconds(run, matrices[-1]) > 0.3:
+            break
+    matrices = matrices[-5:]  # at small sizes the overhead of Python rules
+    n = np.array([len(A) for A in matrices])
+    costs = median_seconds(run, matrices), np.array([float(count(A)) for A in matrices])
+    law, _ = growth(
+        n, costs[1]
+    )  # the exact counts decide which law it is, the slopes are then fitted to both
+    u = np.log(n) if law == "power" else np.array([math.lgamma(k + 1) for k in n])
+    exponents = [np.polyfit(u, np.log(cost), 1)[0] for cost in costs]
     print(
-        f"{name:18} seconds: {fits[0][0]:9} {fits[0][1]:.2f}    multiplications: {fits[1][0]:9} {fits[1][1]:.2f}"
+        f"{name:18} law: {law:9}  exponent from seconds {exponents[0]:.2f}, from multiplications {exponents[1]:.2f}"
     )
-    for ax, cost, (law, p) in zip(axes, (measured, counted), fits, strict=True):
-        u = np.log(n) if law == "power" else np.array([math.lgamma(k + 1) for k in n])
+    for ax, cost, p in zip(axes, costs, exponents, strict=True):
         line = np.exp(np.log(cost).mean() + p * (u - u.mean()))
         symbol = "n" if law == "power" else "(n!)"
         ax.plot(n, cost, marker, color=colour, linestyle="none")
         ax.plot(n, line, color=colour, linestyle="-", label=f"{name}: ${symbol}^{{{p:.2f}}}$")
-for ax, ylabel in zip(axes, ("seconds (median)", "multiplications"), strict=True):
+for ax, ylabel in zip(axes, ("CPU seconds (median)", "multiplications"), strict=True):
     ax.set(xscale="log", yscale="log", xlabel="rows of the matrix, n", ylabel=ylabel)
     ax.legend(fontsize=8)
 plots.show(
@@ -622,7 +646,7 @@ plots.show(
 )
 
 # %% [markdown]
-# The counts are exact, and their exponents are those of the theory. The seconds come near, and no nearer: every step of a loop has an overhead that no multiplication explains, and a busy machine adds its own.
+# The counts are exact: they tell the law, and their exponents are those of the theory. The seconds come near, and no nearer, since every step of a loop has an overhead that no multiplication explains. Over so short a range of sizes, seconds alone cannot even be trusted to tell the law: they may prefer a tiny power of $n!$ to $n^3$.
 #
 # ## 4. Low rank: the matrix determinant lemma
 #
@@ -779,11 +803,13 @@ def by_counting(d):
 
 check.values("determinants.crossover", [(d,) for d in (3, 4, 10, 30, 100)], by_counting)
 
-
 # %% nbgrader={"cell_type": "code", "checksum": "18ec947e33ccbd1892c069d6c567c5e2", "grade": true, "grade_id": "crossover_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 # Hidden tests run here when your work is graded: 2 points.
 
 # %% tags=["show", "hide-input"]
+from flowkit.lab.costs import seconds
+
+
 def lemma_reference(a, V, W):
     X = W.T / a
     return X, None, *reference.slogdet_lemma(a, V, W)
@@ -835,6 +861,7 @@ def draw_crossover(scene, d, percent):
     )
     timed.curve(at, by_lemma, colour=plots.ORANGE, label="lemma")
     timed.points(at, by_lemma, colour=plots.ORANGE)
+    timed.curve([m, m], [0, np.interp(m, at, by_lemma)], colour=plots.GREY, dash="dotted", label="m")
     timed.curve([0, d], [by_elimination] * 2, colour=plots.BLUE, dash="dashed", label="slogdet")
     ratio = lemma_count[m - 1] / elimination
     return f"d = {d}, m = {m}: the lemma takes {ratio:.3g} times the multiplications of elimination; counted, it pays up to m = {line}, which is {line / d:.2f} d."
@@ -855,7 +882,7 @@ play(
 # - Triangular and block-triangular Jacobians cost their diagonal; the rest of them is free to do anything.
 # - A diagonal plus rank $m$ costs $O(dm^2 + m^3)$. It pays, counted, up to $m \approx 0.53\,d$; on the clock the line lies elsewhere, since not every multiplication takes the same time.
 #
-# So the answer to the question at the top: an arbitrary Jacobian of a small photograph costs seconds *a point*, and we avoid that by never making one. Every flow of the coming lessons is a way to know, in advance, which entries of $J$ are zero, or through which bottleneck they come.
+# So the answer to the question at the top: the determinant of an arbitrary Jacobian of a small photograph costs some ten thousand million multiplications *a point*, and we avoid that by never making such a Jacobian. Every flow of the coming lessons is a way to know, in advance, which entries of $J$ are zero, or through which bottleneck they come.
 #
 # **The words of this lesson**
 #
