@@ -28,7 +28,7 @@ from autograder.collect import collect
 from autograder.course import Course, CourseError, Lesson
 from autograder.feedback import feedback
 from autograder.grade import grade, read_result
-from autograder.master import Exercise, Master, read_master, solved, stub
+from autograder.master import Exercise, Master, read_master, solved, stub, stub_is
 from autograder.selfcheck import selfcheck
 
 DEFAULT = "change_of_variables"
@@ -224,6 +224,11 @@ def _worth(exercise):
     return sum(cell.points for cell in (*exercise.tests, *exercise.hidden))
 
 
+def _untouched(exercise):
+    """What an answer gets as it was released: some releases are right already."""
+    return _worth(exercise) if stub_is(exercise.solution.source) == "whole" else 0.0
+
+
 def _class(course, lesson, count, seed) -> list[Student]:
     desk = _desk(course, lesson)
     draw = random.Random(f"{seed} {lesson.name}")
@@ -271,13 +276,14 @@ def _usual(desk: _Desk) -> Iterator[tuple]:
     yield "right", right, desk.full
     yield "right, in other words", _bytes(desk.notebook(_other_words(desk))), desk.full
     yield "late", right, desk.full, DUE + timedelta(hours=5)
-    yield "untouched", _bytes(desk.release), 0.0
+    yield "untouched", _bytes(desk.release), sum(_untouched(exercise) for exercise in desk.exercises)
 
 
 def _mistaken(desk: _Desk) -> Iterator[tuple[str, bytes, float]]:
     for exercise in desk.free:
         left = desk.solutions(**{exercise.name: stub(exercise.solution.source)})
-        yield f"left out {exercise.name}", _bytes(desk.notebook(left)), desk.full - _worth(exercise)
+        lost = _worth(exercise) - _untouched(exercise)
+        yield f"left out {exercise.name}", _bytes(desk.notebook(left)), desk.full - lost
         for answer in desk.answers.wrong(exercise.name):
             score = desk.wrong_scores.get((exercise.name, answer.name))
             if score is not None:

@@ -3,38 +3,43 @@
 #
 # A *normalizing flow* is a map that runs both ways. Forwards it turns complicated data into plain noise; backwards it
 # turns fresh noise into new data. Because we know by how much it stretches space at each point, it also tells exactly
-# how probable each datum is. The picture shows the way back: noise, and three simple steps that bend it. Each step can be
-# undone, and so can all of them together.
+# how probable each datum is. The picture shows the way back: noise, and three simple steps that bend it to a spiral. Each
+# step can be undone, and so can all of them together.
 
 # %% tags=["show", "hide-input"]
 import numpy as np
 
 from flowkit.lab import plots
 
-STEPS = [
-    ("lift by a wave", lambda x: np.stack([x[..., 0], x[..., 1] + 1.2 * np.sin(1.6 * x[..., 0])], axis=-1)),
-    ("push sideways", lambda x: np.stack([x[..., 0] - 0.9 * np.tanh(x[..., 1]), x[..., 1]], axis=-1)),
-    ("squeeze", lambda x: x * np.array([1.1, 0.6])),
-]
+
+def stretch(x):
+    return x * np.array([1.7, 0.45])
 
 
-def after(k, x):
-    for _, step in STEPS[:k]:
-        x = step(x)
-    return x
+def swirl(x):
+    """Turns each point around the origin, by an angle that falls with its distance."""
+    angle = 1.6 * np.exp(-np.square(x).sum(axis=-1) / 6)
+    across, up = x[..., 0], x[..., 1]
+    turned = [np.cos(angle) * across - np.sin(angle) * up, np.sin(angle) * across + np.cos(angle) * up]
+    return np.stack(turned, axis=-1)
 
 
+steps = {"noise": lambda x: x, "1. stretch": stretch, "2. swirl": swirl, "3. swirl again": swirl}
 noise = np.random.default_rng(0).normal(size=(700, 2))
-fig, axes = plots.figure(columns=4, width=9, height=2.6, sharey=True)
-for k, ax in enumerate(axes):
-    plots.grid(ax, lambda x, k=k: after(k, x), extent=(-3, 3, -3, 3), n=13, color=plots.GREY)
-    ax.plot(*after(k, noise).T, "o", markersize=1.5, color=plots.BLUE)
-    title = f"{k}. {STEPS[k - 1][0]}" if k else "noise"
-    ax.set(xlim=(-4.2, 4.2), ylim=(-4.2, 4.2), xlabel="first coordinate", title=title)
+square = np.linspace(-3, 3, 13), np.linspace(-3, 3, 121)
+lines = np.stack(np.meshgrid(*square, indexing="ij"), axis=-1)  # (13, 121, 2): lines that go up
+points, grid = noise, np.concatenate([lines, lines[..., ::-1]])
+
+fig, axes = plots.figure(columns=4, width=9, height=2.4, sharey=True)
+for ax, (title, step) in zip(axes, steps.items(), strict=True):
+    points, grid = step(points), step(grid)
+    ax.plot(*grid.T, color=plots.GREY, linestyle="-", linewidth=0.5)
+    ax.plot(*points.T, "o", markersize=1.5, color=plots.BLUE)
+    ax.set(xlim=(-4.5, 4.5), ylim=(-3.5, 3.5), aspect="equal", xlabel="first coordinate", title=title)
 axes[0].set_ylabel("second coordinate")
 plots.show(
     fig,
-    alt="Four panels of 700 points on a square grid. The noise is a round cloud on a straight grid; a wave lifts and lowers it, a sideways push bends the wave over, and a squeeze flattens it. The grid bends with the points and nowhere tears.",
+    alt="Four panels of 700 points on a square grid. The noise is a round cloud on a straight grid; it is stretched to a bar, and two swirls wind the bar up to a spiral with two arms. The grid winds with the points and nowhere tears.",
 )
 
 # %% [markdown]
