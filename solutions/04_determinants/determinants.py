@@ -685,7 +685,8 @@ for colour, marker, (name, (sizes, run, count)) in zip(
         ax.plot(n, line, color=colour, linestyle="-", label=f"{name}: ${symbol}^{{{p:.2f}}}$")
 for ax, ylabel in zip(axes, ("CPU seconds (median)", "multiplications"), strict=True):
     ax.set(xscale="log", yscale="log", xlabel="rows of the matrix, n", ylabel=ylabel)
-    ax.legend(fontsize=8)
+    ax.set_ylim(top=100 * ax.get_ylim()[1])  # room for the legend
+    ax.legend(fontsize=8, loc="upper left")
 plots.show(
     fig,
     alt="Two charts on logarithmic axes, of seconds and of multiplications against n. Elimination and the triangular matrix give straight lines, the first three times as steep in multiplications. Laplace expansion bends upwards, and follows n factorial.",
