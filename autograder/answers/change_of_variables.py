@@ -24,8 +24,8 @@ def with_the_square_of_the_slope(x, a, b):
 
 @wrong(
     "affine_log_density",
-    "You subtract the correction and the formula adds it: your density shrinks where the map stretches. "
-    "Two close points x are mapped far apart: is x dense there, or sparse?",
+    "Your density of x is low where the map stretches. Take two close points x that are mapped far apart, "
+    "to places where noise is plenty: is x dense there, or sparse?",
     "The formula is log p_X(x) = log p_Z(f(x)) + log abs f'(x), and f is the map from x to z. "
     "Which map has the slope that you used?",
 )
@@ -78,6 +78,15 @@ def no_absolute_value(x, a, b):
 def the_map_backwards(x, a, b):
     z = (x - b) / a
     return -0.5 * (z**2 + math.log(2 * math.pi)) - math.log(abs(a))
+
+
+@wrong(
+    "affine_log_density",
+    "It is right where b = 0, and your answer does not change with b. Where does the shift send a point?",
+)
+def shift_forgotten(x, a, b):
+    z = a * x
+    return -0.5 * (z**2 + math.log(2 * math.pi)) + math.log(abs(a))
 
 
 # log_abs_slope: the log-slope of four maps.
@@ -164,6 +173,34 @@ def naive_tanh(name, x):
     return np.log(1 + 3 * x**2)
 
 
+@wrong(
+    "log_abs_slope",
+    "Your decay has the wrong sign in x. As x grows exp(-3x) flattens out: does its slope grow or shrink?",
+)
+def decay_growing(name, x):
+    if name == "exp":
+        return x
+    if name == "decay":
+        return math.log(3) + 3 * x
+    if name == "tanh":
+        return 2 * (math.log(2) - np.abs(x) - np.log1p(np.exp(-2 * np.abs(x))))
+    return np.log1p(3 * x**2)
+
+
+@wrong(
+    "log_abs_slope",
+    "Your cubic is infinite or wrong near zero. The map is x + x^3: what is its slope at x = 0?",
+)
+def cubic_without_one(name, x):
+    if name == "exp":
+        return x
+    if name == "decay":
+        return math.log(3) - 3 * x
+    if name == "tanh":
+        return 2 * (math.log(2) - np.abs(x) - np.log1p(np.exp(-2 * np.abs(x))))
+    return np.log(3 * x**2)
+
+
 # sine_log_density: x = sin(theta), theta uniform on the circle.
 
 
@@ -214,6 +251,14 @@ def density_itself(x):
     return 1 / (math.pi * np.sqrt((1 - x) * (1 + x)))
 
 
+@wrong(
+    "sine_log_density",
+    "You add the logarithms of the two branches. Two masses add: what does the sum of their logarithms stand for?",
+)
+def logs_added(x):
+    return 2 * (-math.log(2 * math.pi) - 0.5 * (np.log1p(x) + np.log1p(-x)))
+
+
 # chain_log_density: layers (A, b), each a linear step and a bend.
 
 
@@ -224,8 +269,8 @@ def with_a_list_of_log_dets(x, layers):
     for A, b in layers:
         u = h @ A.T + b
         t = np.tanh(u)
-        log_dets += [np.linalg.slogdet(A)[1], np.log(2 - t * t).sum(-1)]
-        h = u + t
+        log_dets += [np.linalg.slogdet(A)[1], np.log(0.2 + 0.8 * t * t).sum(-1)]
+        h = u - 0.8 * t
     D = x.shape[-1]
     return -0.5 * (h * h).sum(-1) - 0.5 * D * math.log(2 * math.pi) + sum(log_dets)
 
@@ -236,22 +281,23 @@ def by_recursion(x, layers):
         return -0.5 * (x**2 + math.log(2 * math.pi)).sum(axis=-1)
     (A, b), rest = layers[0], layers[1:]
     u = np.matmul(x, np.transpose(A)) + b
-    log_det = np.log(np.abs(np.linalg.det(A))) + np.log1p(1 / np.cosh(np.clip(u, -300, 300)) ** 2).sum(
+    log_det = np.log(np.abs(np.linalg.det(A))) + np.log1p(-0.8 / np.cosh(np.clip(u, -300, 300)) ** 2).sum(
         axis=-1
     )
-    return log_det + by_recursion(u + np.tanh(u), rest)
+    return log_det + by_recursion(u - 0.8 * np.tanh(u), rest)
 
 
 @wrong(
     "chain_log_density",
-    "You subtract the log-determinants and the formula adds them: these maps go from data to noise.",
+    "The sign of your log-determinants is that of the inverse maps. Which way do these layers go, "
+    "from data to noise or back?",
 )
 def minus_log_dets(x, layers):
     total = np.zeros(x.shape[:-1])
     for A, b in layers:
         u = x @ A.T + b
-        total = total + np.linalg.slogdet(A)[1] + np.log(2 - np.tanh(u) ** 2).sum(-1)
-        x = u + np.tanh(u)
+        total = total + np.linalg.slogdet(A)[1] + np.log(0.2 + 0.8 * np.tanh(u) ** 2).sum(-1)
+        x = u - 0.8 * np.tanh(u)
     return -0.5 * (x**2 + math.log(2 * math.pi)).sum(-1) - total
 
 
@@ -263,9 +309,9 @@ def minus_log_dets(x, layers):
 def all_at_the_data(x, layers):
     h, total = x, np.zeros(x.shape[:-1])
     for A, b in layers:
-        total = total + np.linalg.slogdet(A)[1] + np.log(2 - np.tanh(x) ** 2).sum(-1)
+        total = total + np.linalg.slogdet(A)[1] + np.log(0.2 + 0.8 * np.tanh(x) ** 2).sum(-1)
         u = h @ A.T + b
-        h = u + np.tanh(u)
+        h = u - 0.8 * np.tanh(u)
     return -0.5 * (h**2 + math.log(2 * math.pi)).sum(-1) + total
 
 
@@ -277,8 +323,8 @@ def noise_at_the_data(x, layers):
     h, total = x, np.zeros(x.shape[:-1])
     for A, b in layers:
         u = h @ A.T + b
-        total = total + np.linalg.slogdet(A)[1] + np.log(2 - np.tanh(u) ** 2).sum(-1)
-        h = u + np.tanh(u)
+        total = total + np.linalg.slogdet(A)[1] + np.log(0.2 + 0.8 * np.tanh(u) ** 2).sum(-1)
+        h = u - 0.8 * np.tanh(u)
     return -0.5 * (x**2 + math.log(2 * math.pi)).sum(-1) + total
 
 
@@ -291,8 +337,8 @@ def not_summed_over_dimensions(x, layers):
     total = np.zeros(x.shape[:-1])
     for A, b in layers:
         u = x @ A.T + b
-        total = total + np.linalg.slogdet(A)[1] + np.log(2 - np.tanh(u) ** 2).sum(-1)
-        x = u + np.tanh(u)
+        total = total + np.linalg.slogdet(A)[1] + np.log(0.2 + 0.8 * np.tanh(u) ** 2).sum(-1)
+        x = u - 0.8 * np.tanh(u)
     return -0.5 * (x**2 + math.log(2 * math.pi)) + total[..., None]
 
 
@@ -304,8 +350,48 @@ def layers_reversed(x, layers):
     total = np.zeros(x.shape[:-1])
     for A, b in reversed(layers):
         u = x @ A.T + b
-        total = total + np.linalg.slogdet(A)[1] + np.log(2 - np.tanh(u) ** 2).sum(-1)
-        x = u + np.tanh(u)
+        total = total + np.linalg.slogdet(A)[1] + np.log(0.2 + 0.8 * np.tanh(u) ** 2).sum(-1)
+        x = u - 0.8 * np.tanh(u)
+    return -0.5 * (x**2 + math.log(2 * math.pi)).sum(-1) + total
+
+
+@wrong(
+    "chain_log_density",
+    "The log-determinant of your bend is taken at the input of the layer. Which point does bend_step see, "
+    "once the linear step is done?",
+)
+def bend_at_the_layers_input(x, layers):
+    total = np.zeros(x.shape[:-1])
+    for A, b in layers:
+        u = x @ A.T + b
+        total = total + np.linalg.slogdet(A)[1] + np.log(0.2 + 0.8 * np.tanh(x) ** 2).sum(-1)
+        x = u - 0.8 * np.tanh(u)
+    return -0.5 * (x**2 + math.log(2 * math.pi)).sum(-1) + total
+
+
+@wrong(
+    "chain_log_density",
+    "You bend first and map linearly afterwards. In which order does a layer take its two steps?",
+)
+def bend_first(x, layers):
+    total = np.zeros(x.shape[:-1])
+    for A, b in layers:
+        t = np.tanh(x)
+        total = total + np.linalg.slogdet(A)[1] + np.log(0.2 + 0.8 * t**2).sum(-1)
+        x = (x - 0.8 * t) @ A.T + b
+    return -0.5 * (x**2 + math.log(2 * math.pi)).sum(-1) + total
+
+
+@wrong(
+    "chain_log_density",
+    "The bends are in your sum, and the linear steps are not. Do they change volume?",
+)
+def linear_log_det_forgotten(x, layers):
+    total = np.zeros(x.shape[:-1])
+    for A, b in layers:
+        u = x @ A.T + b
+        total = total + np.log(0.2 + 0.8 * np.tanh(u) ** 2).sum(-1)
+        x = u - 0.8 * np.tanh(u)
     return -0.5 * (x**2 + math.log(2 * math.pi)).sum(-1) + total
 
 
@@ -353,7 +439,8 @@ def nan_passes(grid, log_p, samples):
 
 @wrong(
     "verdict",
-    "Mass one convinces your test, and the map used backwards has mass one. The samples are evidence too.",
+    "Your test finds no fault with the map used backwards, whose mass is one. Are the samples in your test, at every point "
+    "of the grid, and for gaps of either sign?",
 )
 def mass_only(grid, log_p, samples):
     mass = np.trapezoid(np.exp(log_p), grid)
@@ -362,7 +449,8 @@ def mass_only(grid, log_p, samples):
 
 @wrong(
     "verdict",
-    "You integrate log_p itself. Which function of it is the density?",
+    "Even the right density is 'not a density' to your test. Print the mass that you compute for it. If it is not one: "
+    "which function of log_p do you integrate, and by which width is each value multiplied?",
 )
 def integrates_the_log(grid, log_p, samples):
     mass = np.trapezoid(log_p, grid)
@@ -426,7 +514,8 @@ def log_det_of_the_wrong_sign(x, steps, rate):
 
 @wrong(
     "fit_waiting_times",
-    "Your numbers ran away: you climb the loss instead of descending it. A step goes against the gradient.",
+    "Your numbers ran away. Does a step go against the gradient? Is it the gradient of the average, not of the sum? "
+    "Print a for the first five steps.",
     when=lambda returned, *args: not np.isfinite(returned).all() or max(abs(v) for v in returned) > 1e6,
 )
 def uphill(x, steps, rate):
@@ -462,3 +551,30 @@ def without_the_logarithm(x, steps, rate):
 def mean_and_deviation(x, steps, rate):
     u = np.log(x)
     return u.std(), u.mean()
+
+
+@wrong(
+    "fit_waiting_times",
+    "Your two gradients are the same but for the log-determinant. z = a u + b: how fast does z change with a, and how fast with b?",
+)
+def gradient_of_a_without_u(x, steps, rate):
+    u, a, b = np.log(x), 1.0, 0.0
+    for _ in range(steps):
+        z = a * u + b
+        a, b = a - rate * (np.mean(z) - 1 / a), b - rate * np.mean(z)
+    return a, b
+
+
+@wrong(
+    "fit_waiting_times",
+    "The two numbers fit the data the other way round. In which order does the exercise ask for them?",
+    when=lambda returned, x, *args: np.allclose(
+        returned, (-np.log(x).mean() / np.log(x).std(), 1 / np.log(x).std()), rtol=0.02
+    ),
+)
+def pair_swapped(x, steps, rate):
+    u, a, b = np.log(x), 1.0, 0.0
+    for _ in range(steps):
+        z = a * u + b
+        a, b = a - rate * (np.mean(z * u) - 1 / a), b - rate * np.mean(z)
+    return b, a

@@ -43,10 +43,11 @@ left.set(xlabel="x (data)", ylabel="z = f(x) (noise)", title="The function")
 right.hist(samples, bins=100, density=True, color=plots.GREY, alpha=0.5, label="20,000 samples")
 right.plot(x, np.exp(normal_log_density(z)) * slope, color=plots.ORANGE, label="computed")
 right.set(xlabel="x (data)", ylabel="density", title="The density of x")
-right.legend(loc="lower center")
+right.set_ylim(0, 0.42)
+right.legend(loc="upper center", ncols=2)
 plots.show(
     fig,
-    alt="Left: a rising curve with two steep steps, at x = -2 and x = 2. Right: a histogram with two humps, at -2 and 2, and a computed curve that follows it everywhere.",
+    alt="Left: a rising curve with two steep steps, at x = -2 and x = 2. Right: a histogram with two humps, at about -1.5 and 1.5, and a computed curve that follows it everywhere.",
 )
 
 # %% [markdown]
@@ -62,7 +63,7 @@ plots.show(
 #
 # $$\log p_X(x) = \log p_Z(f(x)) + \log\lvert f'(x)\rvert .$$
 #
-# Read it aloud: *see where the point goes, ask the noise how dense it is there, and correct for the stretching on the way.* This is the only sign convention of the course. Where the literature writes the map the other way, $x = g(z)$ with $g = f^{-1}$, the correction reads $-\log\lvert g'(z)\rvert$: the same number.
+# Read it aloud: *see where the point goes, ask the noise how dense it is there, and correct for the stretching on the way.* This is the only sign convention of the course. Where the literature writes the map the other way, $x = g(z)$ with $g = f^{-1}$, the correction reads $-\log\lvert g'(z)\rvert$: the same number, since $f'(x) = 1/g'(z)$.
 #
 # **A worked example.** Let $z = \log x$ for $x > 0$, so that $x = e^z$. Here $f'(x) = 1/x$, and with Gaussian noise the formula gives the *log-normal* density. The cell checks it in two ways that know nothing of the formula: the total mass, and the mass below 1 as counted on samples.
 
@@ -97,14 +98,14 @@ peak = np.exp(normal_log_density(x / 2) + math.log(1 / 2)).max()
 counted = np.mean(np.abs(2 * np.random.default_rng(2).normal(size=200_000)) < 0.05) / 0.1
 print(f"peak by the formula {peak:.3f}, counted on samples {counted:.3f}")
 
-# %% [markdown] exercise="affine_log_density" title="a straight line" difficulty=1 importance=5 minutes=8
+# %% [markdown] exercise="affine_log_density" title="a straight line" difficulty=1 importance=5 minutes=6
 # In the cell above, the samples $x = 2z$ are spread over twice the width, and the density halves. The factor is $\lvert f'(x)\rvert = 1/2$: the *flow* contracts by two where the *sampler* stretches by two. Most sign errors in flow code come from confusing the two.
 #
 # Now in general. Let $z = a x + b$ with $a \neq 0$, and let $z$ be standard normal. Write `affine_log_density(x, a, b)`, the log-density of $x$.
 #
 # `x` is an array of any shape, `a` and `b` are numbers, and the result has the shape of `x`. The slope may be negative. For example, at `x = 0` with `a = 1, b = 0` the answer is $-\tfrac12\log 2\pi$, about $-0.919$. You may use `normal_log_density`.
 #
-# When you are right, the interactive below draws *your* curve. In it, the strip on the left and the strip on the right hold the same samples. Find the slopes at which the left strip is tall and thin, and see what its *area* does.
+# When you are right, the interactive below draws *your* curve. The strip on the left and its image on the right hold the same samples. Make the slope steep: the left strip grows tall, its image wide. Compare the two areas.
 #
 # <details><summary>"It is right for a positive slope and gives nan for a negative one"</summary>
 #
@@ -113,7 +114,7 @@ print(f"peak by the formula {peak:.3f}, counted on samples {counted:.3f}")
 # </details>
 # <details><summary>"My values are off by a constant"</summary>
 #
-# Compare your correction with the last guess you made. Does the density of $x$ rise or fall when $\lvert a\rvert$ grows? Try `a = 10` and think of where the samples $x = (z - b)/a$ lie.
+# Compare your correction with your guess about the peak. Does the density of $x$ rise or fall when $\lvert a\rvert$ grows? Try `a = 10` and think of where the samples $x = (z - b)/a$ lie.
 #
 # </details>
 # <details><summary>A template</summary>
@@ -145,7 +146,7 @@ def log_mass_per_width(x, a, b, width=1e-3):
     return np.log(np.abs(mass_below(other_end) - mass_below(one_end)) / width)
 
 
-points = np.linspace(-1.5, 1.5, 5)
+points = np.linspace(-1.5, 1.1, 5)
 cases = [(points, 2.0, 0.5), (points, -0.5, 1.0), (points.reshape(5, 1), -2.0, 0.0)]
 check.values("change_of_variables.affine_log_density", cases, log_mass_per_width, atol=1e-5)
 
@@ -208,14 +209,14 @@ with np.errstate(divide="ignore"):
     print("log(1 - tanh(20)^2) computed as written:", np.log(1 - np.tanh(20.0) ** 2))
 print("its true value, about log 4 - 40:        ", math.log(4) - 40)
 
-# %% [markdown] exercise="log_abs_slope" title="four slopes" difficulty=2 importance=4 minutes=15
-# One single point like the one above makes the loss of a whole batch infinite. The remedy is always the same: do the algebra on paper until no step overflows or cancels. With $1 - \tanh^2 x = 1/\cosh^2 x$ and $\cosh x = \tfrac12 e^{\lvert x\rvert}(1 + e^{-2\lvert x\rvert})$,
+# %% [markdown] exercise="log_abs_slope" title="four slopes" difficulty=2 importance=4 minutes=10
+# One infinite value makes an average over a million points infinite. The remedy is always the same: do the algebra on paper until no step overflows or cancels. Here $1 - \tanh^2 x = 1/\cosh^2 x$, whose logarithm is $-2\log\cosh x$, and $\cosh x = \tfrac12 e^{\lvert x\rvert}(1 + e^{-2\lvert x\rvert})$, so
 #
 # $$\log(1 - \tanh^2 x) = 2\,\bigl(\log 2 - \lvert x\rvert - \log(1 + e^{-2\lvert x\rvert})\bigr).$$
 #
 # Nothing in it overflows: $e^{-2\lvert x\rvert}$ lies between 0 and 1, and `np.log1p(t)` computes $\log(1 + t)$ without losing small `t`.
 #
-# Derive $\log\lvert f'(x)\rvert$ for four maps and type each formula as code in `log_abs_slope(name, x)`:
+# Derive $\log\lvert f'(x)\rvert$ for the other three of these maps, and type all four formulas as code in `log_abs_slope(name, x)`:
 #
 # | `name` | the map |
 # | --- | --- |
@@ -258,6 +259,8 @@ def log_abs_slope(name, x):
 
 
 # %% test="log_abs_slope" points=1
+import math
+
 import numpy as np
 from autograder import check
 
@@ -269,8 +272,15 @@ def measured(name, x, step=1e-5):
     return np.log(np.abs(maps[name](x + step) - maps[name](x - step)) / (2 * step))
 
 
-points = np.linspace(-2, 2, 6)
+def far_away(name, x):
+    """What is left of two of the slopes where abs x is large."""
+    return math.log(4) - 2 * np.abs(x) if name == "tanh" else math.log(3) + 2 * np.log(np.abs(x))
+
+
+points = np.linspace(-2, 2.5, 6)
 check.values("change_of_variables.log_abs_slope", [(name, points) for name in maps], measured, atol=1e-6)
+large = np.array([-400.0, 400.0])
+check.values("change_of_variables.log_abs_slope", [("tanh", large), ("cubic", large)], far_away, rtol=1e-4)
 
 # %% hidden="log_abs_slope" points=2
 import math
@@ -292,9 +302,9 @@ check.values("change_of_variables.log_abs_slope", cases, lambda name, x: formula
 # %% [markdown]
 # ## 3. When several points share one image
 #
-# The formula asks for an invertible $f$. What if the sampler is not one-to-one? Draw an angle $\theta$ uniformly from the circle, $[0, 2\pi)$, and let $x = \sin\theta$. Each $x$ between $-1$ and $1$ comes from *two* angles. Mass is still conserved: the mass near $x$ is the sum of the masses near its two angles. On each of the two branches the sine is invertible, so each branch contributes one term of the formula, and the *densities* (not their logarithms) add.
+# The formula asks for an invertible $f$. What if the sampler is not one-to-one? Draw an angle $\theta$ uniformly from the circle, $[0, 2\pi)$, and let $x = \sin\theta$. Each $x$ between $-1$ and $1$ comes from *two* angles, $\theta_1$ and $\theta_2$. Mass is still conserved: the mass near $x$ is the sum of the masses near its two angles. The sine is invertible on each of the two branches, so each gives its share, and the *densities* (not their logarithms) add:
 #
-# There is a second way to draw the same samples. If $F$ is the distribution function of $x$, then $u = F(x)$ is uniform: that is a flow with uniform noise, whose slope is the density itself. So $x = F^{-1}(u)$ samples any one-dimensional density whose $F$ can be inverted. For the sine, $F(x) = \tfrac12 + \arcsin(x)/\pi$ and $F^{-1}(u) = \sin(\pi(u - \tfrac12))$. This is *inverse-CDF sampling*, and every one-dimensional flow is a piece of it.
+# $$p_X(x) = \sum_k p_\Theta(\theta_k)\,\left\lvert\frac{d\theta_k}{dx}\right\rvert .$$
 #
 # The picture shows what your density has to look like. Why is it highest at the ends, where the sine turns around?
 
@@ -302,24 +312,19 @@ check.values("change_of_variables.log_abs_slope", cases, lambda name, x: formula
 theta = np.random.default_rng(3).uniform(0, 2 * np.pi, size=50_000)
 fig, (left, right) = plots.figure(columns=2)
 left.plot(theta[:1500], np.sin(theta[:1500]), ".", markersize=2, color=plots.BLUE)
+left.axhline(0.5, color=plots.ORANGE, linestyle="--", linewidth=1)
 left.set(xlabel="angle θ (radians)", ylabel="x = sin θ", title="Two angles for each x")
 right.hist(np.sin(theta), bins=80, density=True, color=plots.GREY)
 right.set(xlabel="x", ylabel="density", title="50,000 samples of sin θ")
 plots.show(
     fig,
-    alt="Left: one period of the sine; a horizontal line meets it twice. Right: a histogram shaped like a bowl, about 0.32 in the middle and rising steeply towards x = -1 and x = 1.",
+    alt="Left: one period of the sine; the dashed line at x = 0.5 meets it twice. Right: a histogram shaped like a bowl, about 0.32 in the middle and rising steeply towards x = -1 and x = 1.",
 )
 
-u = np.random.default_rng(4).uniform(size=50_000)
-by_inverse = np.sin(np.pi * (u - 0.5))
-for level in (-0.9, 0.0, 0.5):
-    by_angle, by_cdf = np.mean(np.sin(theta) <= level), np.mean(by_inverse <= level)
-    print(f"P(x <= {level:4.1f})   from angles {by_angle:.3f}   by inverse CDF {by_cdf:.3f}")
-
-# %% [markdown] exercise="sine_log_density" title="the density of a sine" difficulty=3 importance=3 minutes=15
+# %% [markdown] exercise="sine_log_density" title="the density of a sine" difficulty=3 importance=3 minutes=12
 # Derive the density of $x = \sin\theta$ with $\theta$ uniform on $[0, 2\pi)$, and type its logarithm as `sine_log_density(x)`.
 #
-# `x` is an array with values in the open interval $(-1, 1)$. Write it so that it loses nothing near the ends, at $x = 1 - 10^{-12}$ for example. The height at the middle of the histogram is a good check of your derivation.
+# `x` is an array with values in the open interval $(-1, 1)$. The height at the middle of the histogram is a good check of your derivation.
 #
 # <details><summary>"My density is half of what it should be"</summary>
 #
@@ -331,14 +336,9 @@ for level in (-0.9, 0.0, 0.5):
 # You know $\sin\theta = x$. Which identity gives $\cos\theta$ from it? The sign does not matter: why?
 #
 # </details>
-# <details><summary>"It is right in the middle and slightly off near 1"</summary>
-#
-# `1 - x**2` rounds when `x` is close to 1. Factor it: $1 - x^2 = (1 - x)(1 + x)$, and `np.log1p` takes each factor exactly.
-#
-# </details>
 # <details><summary>A template</summary>
 #
-# `return -math.log(____) - 0.5 * (np.log1p(____) + np.log1p(____))`
+# `return -math.log(____) - 0.5 * np.log(____)`
 #
 # </details>
 
@@ -379,6 +379,8 @@ check.values("change_of_variables.sine_log_density", cases, reference.sin_log_de
 # %% [markdown]
 # ## 4. Chains, and more than one dimension
 #
+# A sampler can also be read off a distribution function. If $F(x)$ is the probability of lying below $x$, then $u = F(x)$ is uniform on $(0, 1)$: $F$ is a flow to uniform noise, and its slope is the density. Walking back, $x = F^{-1}(u)$ samples it. This is *inverse-CDF sampling*; with $F(x) = 1 - e^{-x}$, `-np.log1p(-u)` draws waiting times of mean one.
+#
 # One simple map is not flexible. Many in a row are. Let $f = f_K \circ \dots \circ f_1$, with $f_1$ applied to the data first: $h_0 = x$, $h_k = f_k(h_{k-1})$, $z = h_K$. By the chain rule slopes multiply, so their logarithms *add*, each taken **at the input of its own step**:
 #
 # $$\log p_X(x) = \log p_Z(h_K) + \sum_{k=1}^{K} \log\lvert f_k'(h_{k-1})\rvert .$$
@@ -392,15 +394,15 @@ check.values("change_of_variables.sine_log_density", cases, reference.sin_log_de
 
 # %%
 def linear_step(h, A, b):
-    """h: (..., D) -> (A h + b, log abs det A for each point)."""
+    """h: (..., D) -> (A h + b, log abs det A for each point). Points are rows, so A h is written h @ A.T."""
     log_det = np.linalg.slogdet(A)[1]
     return h @ A.T + b, np.full(h.shape[:-1], log_det)
 
 
 def bend_step(h):
-    """h: (..., D) -> (h + tanh h elementwise, log abs det J for each point). The slope is 1 + (1 - tanh^2 h)."""
+    """h: (..., D) -> (h - 0.8 tanh h elementwise, log abs det J for each point). The slope is 1 - 0.8 (1 - tanh^2 h)."""
     t = np.tanh(h)
-    return h + t, np.log(2 - t**2).sum(-1)
+    return h - 0.8 * t, np.log(0.2 + 0.8 * t**2).sum(-1)
 
 
 def brute_force_log_det(f, x, step=1e-5):
@@ -419,12 +421,12 @@ by_force = (
 print(f"linear   closed form {by_formula[0]: .6f}   brute force {by_force[0]: .6f}")
 print(f"bend     closed form {by_formula[1]: .6f}   brute force {by_force[1]: .6f}")
 
-# %% [markdown] exercise="chain_log_density" title="a chain of layers" difficulty=3 importance=5 minutes=20
+# %% [markdown] exercise="chain_log_density" title="a chain of layers" difficulty=3 importance=5 minutes=18
 # A deep flow, in values: `layers` is a list of pairs `(A, b)`. Each layer applies `linear_step` with its `A` and `b`, and then `bend_step`. The first layer of the list meets the data first, and after the last one the result is standard normal in $D$ dimensions.
 #
 # Write `chain_log_density(x, layers)`: `x` has shape `(..., D)` and the result shape `(...)`. With an empty list, `x` itself is standard normal. You may use `linear_step`, `bend_step` and `normal_log_density` (which is elementwise!).
 #
-# When you are right, the interactive below runs your chain. Add layers one at a time and watch a round Gaussian come apart. Its right panel shows the image of a square grid: where the cells are *large*, the flow stretches, and the density on the left is high.
+# When you are right, the interactive below runs your chain. Add layers one at a time and watch a round Gaussian come apart. The right panel shows the image of a square grid. Where a cell comes out *small*, $\lvert\det J\rvert$ is small, and the density of the noise is multiplied by a number below one: there the humps part.
 #
 # <details><summary>"It is right for one layer and wrong for two"</summary>
 #
@@ -473,7 +475,7 @@ def whole_chain_at_once(x, layers, step=1e-5):
     def f(h):
         for A, b in layers:
             u = A @ h + b
-            h = u + np.tanh(u)
+            h = u - 0.8 * np.tanh(u)
         return h
 
     def one(point):
@@ -501,8 +503,8 @@ def chain_reference(x, layers):
     total = np.zeros(x.shape[:-1])
     for A, b in layers:
         u = np.einsum("ij,...j->...i", A, x) + b
-        total = total + np.linalg.slogdet(A)[1] + np.log1p(1 - np.tanh(u) ** 2).sum(-1)
-        x = u + np.tanh(u)
+        total = total + np.linalg.slogdet(A)[1] + np.log1p(-0.8 / np.cosh(u) ** 2).sum(-1)
+        x = u - 0.8 * np.tanh(u)
     return -0.5 * (np.square(x).sum(-1) + x.shape[-1] * math.log(2 * math.pi)) + total
 
 
@@ -539,18 +541,16 @@ def turning_layer(angle, squeeze):
 def draw_chain(scene, K, angle, squeeze):
     layers = [turning_layer(math.radians(angle), squeeze) for _ in range(int(K))]
     log_density = check.yours("change_of_variables.chain_log_density", otherwise=reference_chain)
-    s = np.linspace(-3, 3, 80)
+    s = np.linspace(-6, 6, 121)
     density = np.exp(log_density(np.stack(np.meshgrid(s, s), axis=-1), layers))
-    t, along = np.linspace(-3, 3, 13), np.linspace(-3, 3, 41)
-    lines = [np.stack([np.full(41, c), along], -1) for c in t] + [
-        np.stack([along, np.full(41, c)], -1) for c in t
-    ]
+    t, along = np.linspace(-6, 6, 21), np.linspace(-6, 6, 61)
+    lines = [np.stack([np.full(61, c), along], -1) for c in t] + [np.stack([along, np.full(61, c)], -1) for c in t]
     for A, b in layers:
         lines = [bend_step(linear_step(line, A, b)[0])[0] for line in lines]
     data, noise = scene.panel(0, of=2), scene.panel(1, of=2)
-    data.axes(x=(-3, 3), y=(-3, 3), xlabel="x₁", ylabel="x₂", title="density of x", equal=True)
-    data.image(density, extent=(-3, 3, -3, 3))
-    noise.axes(x=(-6, 6), y=(-6, 6), xlabel="z₁", ylabel="z₂", title="image of the grid", equal=True)
+    data.axes(x=(-6, 6), y=(-6, 6), xlabel="x₁", ylabel="x₂", title="density of x", equal=True)
+    data.image(density, extent=(-6.05, 6.05, -6.05, 6.05))
+    noise.axes(x=(-4, 4), y=(-4, 4), xlabel="z₁", ylabel="z₂", title="image of the grid", equal=True)
     noise.lines(lines, colour=plots.BLUE)
     mass = density.sum() * (s[1] - s[0]) ** 2
     return f"{int(K)} layers: the highest density is {density.max():.2f}, and this window holds {mass:.2f} of the mass."
@@ -558,17 +558,17 @@ def draw_chain(scene, K, angle, squeeze):
 
 play(
     draw_chain,
-    K=slider(0, 6, 2, step=1, label="layers"),
-    angle=slider(-90, 90, 35, step=5, label="turn, in degrees"),
-    squeeze=slider(-0.8, 0.8, 0.3, step=0.1, label="squeeze"),
+    K=slider(0, 4, 2, step=1, label="layers"),
+    angle=slider(-90, 90, 30, step=5, label="turn, in degrees"),
+    squeeze=slider(-0.15, 0.15, 0.05, step=0.05, label="squeeze"),
 )
 
 # %% [markdown]
 # ## 5. Two directions, one loss, and a detective
 #
-# The two directions of a flow do two jobs. Forward, $x \to z$, gives densities, and so training. Backward, $z \to x$, gives samples. A flow is trained by moving its parameters until the data are likely, that is, by minimizing the *negative log-likelihood* (NLL), the average of $-\log p_X(x)$ over the data.
+# The two directions of a flow do two jobs. Forward, $x \to z$, gives densities, and so training. Backward, $z \to x$, gives samples. A flow is trained by moving its parameters until the data are likely, that is, by minimizing the *negative log-likelihood* (NLL), the average of $-\log p_X(x)$ over the data. With natural logarithms its unit is the *nat*.
 #
-# The two terms of the formula pull against each other. $\log p_Z(f(x))$ wants every $z$ near zero, where the noise is dense; alone, it would crush all data to a single point. $\log\lvert\det J\rvert$ forbids it, because a map that crushes has a very negative log-determinant. Forget the second term, or get its sign wrong, and training does not crash: it converges to nonsense. So before you train, arm yourself with a test that convicts such bugs without knowing any formula.
+# The two terms of the formula pull against each other. $\log p_Z(f(x))$ wants every $z$ near zero, where the noise is dense; alone, it would crush all data to a single point. $\log\lvert\det J\rvert$ forbids it, because a map that crushes has a very negative log-determinant. Forget the second term, and the map shrinks to nothing; get its sign wrong, and the parameters wander. Neither raises an error. So before you train, arm yourself with a test that convicts such bugs without knowing any formula.
 
 # %% [markdown] exercise="verdict" title="the sign-bug detective" difficulty=3 importance=4 minutes=20
 # A wrong sign changes the factor $\lvert a\rvert$ of an affine flow into $1/\lvert a\rvert$, so its "density" has mass $1/a^2$. Its samples look right all the same, since sampling never touches the log-determinant. Mass alone is no proof either: the density of $2z$ has mass one, and it is not the density of $z/2$. A good test looks at the mass and then compares with samples.
@@ -576,10 +576,10 @@ play(
 # Write the test. `verdict(grid, log_p, samples)` is given an increasing `grid` of shape `(N,)` that covers all the mass, a model's log-density `log_p` on it, shape `(N,)`, and `samples`, some thousands of numbers from the true density. It returns one of three strings:
 #
 # - `"not a density"` if the mass $\int e^{\log p(x)}\,dx$ (trapezoid rule) differs from one by more than 0.01, or is not a finite number;
-# - `"wrong density"` if the mass is one, but at some point of the grid the model's probability of lying below it differs by more than 0.05 from the fraction of samples that do;
+# - `"wrong density"` if the mass is one, but at some point $g$ of the grid the model's probability of $x \le g$ differs by more than 0.05 from the fraction of samples with $x \le g$;
 # - `"no objection"` otherwise.
 #
-# The public test brings you five suspects: a right density, two with a bug in the sign of the log-determinant, one that uses the map backwards, and one that returns `nan`.
+# The public test brings you five suspects: a right density, one with the sign of the log-determinant wrong, one without it, one that uses the map backwards, and one that returns `nan`.
 #
 # <details><summary>"nan gets 'no objection'"</summary>
 #
@@ -625,7 +625,7 @@ import numpy as np
 from autograder import check
 
 rng = np.random.default_rng(0)
-grid = np.linspace(-30, 30, 6001)
+grid = np.sort(np.append(np.linspace(-30, 30, 4001), rng.uniform(-8, 4, size=2000)))  # not evenly spaced
 
 
 def gaussian(z):
@@ -679,14 +679,14 @@ cases.append((grid, np.full_like(grid, np.inf), samples))
 cases.append((grid, np.full_like(grid, -np.inf), samples))
 check.values("change_of_variables.verdict", cases, detective)
 
-# %% [markdown] exercise="fit_waiting_times" title="your first flow" difficulty=4 importance=5 minutes=20
+# %% [markdown] exercise="fit_waiting_times" title="your first flow" difficulty=4 importance=5 minutes=18
 # Now train. The data are waiting times: positive, with a long tail. A chain of two maps makes them Gaussian: $u = \log x$, then $z = a u + b$ with $a > 0$. By the chain rule,
 #
 # $$\log p_X(x) = \log p_Z(a \log x + b) + \log a - \log x .$$
 #
 # Write `fit_waiting_times(x, steps, rate)`: it starts at $a = 1$, $b = 0$, takes `steps` steps of gradient descent on the average NLL with step size `rate`, and returns the pair `(a, b)`.
 #
-# Derive the two gradients on paper first: $\partial\,\mathrm{NLL}/\partial a$ has one part from each term of the formula. Your pair is judged by the log-likelihood of times that it has not seen: it must come within 0.01 nats of the best possible.
+# Derive the two gradients on paper first: which of the three terms depend on $a$, and which on $b$? In each step both are taken at the same $(a, b)$. Your pair is judged by the log-likelihood of times that it has not seen: it must come within 0.01 nats of the best possible.
 #
 # <details><summary>"My a shrinks towards zero"</summary>
 #
@@ -698,9 +698,9 @@ check.values("change_of_variables.verdict", cases, detective)
 # Check both signs. The loss is *minus* the log-likelihood, and you step *against* its gradient.
 #
 # </details>
-# <details><summary>"After one step my b is not quite right"</summary>
+# <details><summary>"It settles, but not at the best fit"</summary>
 #
-# Update both from the same $z$: a step that changes $a$ first gives $b$ the gradient at another point.
+# By the chain rule $\partial z/\partial a = u$ and $\partial z/\partial b = 1$: the two gradients are not alike. And update both from the same $z$: a step that changes $a$ first gives $b$ the gradient at another point.
 #
 # </details>
 # <details><summary>A template</summary>
@@ -736,7 +736,7 @@ def judge(returned, x, steps, rate):
     if not (math.isfinite(a) and math.isfinite(b)):
         return f"You returned a = {a} and b = {b}. Did a step divide by zero, or run away?"
     if a <= 0:
-        return f"You returned a = {a:.3g}, and log a needs a > 0. Does the gradient of -log a push a away from zero?"
+        return f"You returned a = {a:.3g}, and log a needs a > 0. Does the gradient of -log a push a away from zero? Do you return a first?"
     u = np.log(np.exp(1.0 + 0.6 * np.random.default_rng(7).normal(size=5000)))
     held_out = np.mean(-0.5 * (a * u + b) ** 2 + math.log(a) - u)
     best = np.mean(-0.5 * ((u - 1.0) / 0.6) ** 2 - math.log(0.6) - u)
@@ -744,8 +744,22 @@ def judge(returned, x, steps, rate):
         return f"With a = {a:.3g} and b = {b:.3g}, unseen waiting times are {best - held_out:.2g} nats less likely than they could be."
 
 
+def judge_one_step(returned, x, steps, rate):
+    """The slow specification of one step: the gradients of the loss by central differences."""
+
+    def loss(a, b):
+        return np.mean(0.5 * (a * np.log(x) + b) ** 2 - math.log(a) + np.log(x))
+
+    h = 1e-5
+    slope_a, slope_b = (loss(1 + h, 0) - loss(1 - h, 0)) / (2 * h), (loss(1, h) - loss(1, -h)) / (2 * h)
+    a, b = (float(value) for value in returned)
+    if abs(a - (1 - rate * slope_a)) > 1e-4 * rate or abs(b + rate * slope_b) > 1e-4 * rate:
+        return "After one step from a = 1, b = 0 you are not where the gradient of the loss leads."
+
+
 data = np.exp(1.0 + 0.6 * np.random.default_rng(6).normal(size=5000))
 check.that("change_of_variables.fit_waiting_times", judge, [(data, 2000, 0.05)])
+check.that("change_of_variables.fit_waiting_times", judge_one_step, [(data[:100], 1, 0.05)])
 
 # %% hidden="fit_waiting_times" points=2
 import math
@@ -800,8 +814,8 @@ plots.show(
     alt="The histogram of waiting times and the fitted density, which follows it from the steep rise near zero through the peak to the long tail.",
 )
 
-# %% [markdown] exercise="units_matter" title="minutes or seconds?" difficulty=2 importance=4 minutes=7
-# Maria records waiting times in minutes and Jan records the same times in seconds. Both fit the flow of the last exercise, and Jan reports an average log-likelihood that is lower by about 4.1. Is his fit worse? Explain in two to four sentences where the number comes from, and what it says about comparing log-likelihoods.
+# %% [markdown] exercise="units_matter" title="minutes or seconds?" difficulty=2 importance=4 minutes=6
+# Maria records waiting times in minutes and Jan records the same times in seconds. Both train the flow of the last exercise until it fits as well as it can, and Jan reports an average log-likelihood that is lower by about 4.1. Is his fit worse? Explain in two to four sentences where the number comes from, and what it says about comparing log-likelihoods.
 
 # %% [markdown] written="units_matter" points=2
 # Seconds are $x' = 60 x$, so by the change of variables each log-density falls by $\log 60$, about 4.09. The two fits are the same fit, and neither is worse: log-likelihoods of continuous data can be compared only in the same units.
@@ -818,9 +832,9 @@ plots.show(
 # - Along a chain log-determinants add, each at the input of its own step, and each point has one.
 # - Where several points share an image, densities add over the branches.
 # - Stability is algebra: the naive log-slope of $\tanh$ is already infinite at $x = 20$.
-# - A wrong log-determinant trains without complaint. Check the mass, then check against samples.
+# - A wrong log-determinant raises no error. Check the mass, then check against samples.
 #
-# So the curve of the first figure is $p_Z(f(x))\,\lvert f'(x)\rvert$, and that is all there is to it. What is still missing is speed: a general determinant in $D$ dimensions is expensive, and the next lessons are about maps whose determinant is cheap. The table below grows by a row with each of them.
+# So the curve of the first figure is $p_Z(f(x))\,\lvert f'(x)\rvert$, and that is all there is to it. What is still missing is speed: a general determinant in $D$ dimensions is expensive, and the next lessons are about maps whose determinant is cheap. The cost table at the end grows by a row with each of them.
 #
 # **The words of this lesson**
 #
