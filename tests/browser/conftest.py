@@ -14,12 +14,19 @@ def pytest_configure(config):
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory):
-    """A `jupyterlab_pages.Lab`."""
+def browser():
+    """The system's Chromium, as Playwright drives it."""
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine: install the package chromium")
-    with chromium() as browser, jupyterlab(browser, tmp_path_factory.mktemp("lab")) as lab:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def lab(browser, tmp_path_factory):
+    """A `jupyterlab_pages.Lab`."""
+    with jupyterlab(browser, tmp_path_factory.mktemp("lab")) as lab:
         yield lab
 
 

@@ -36,8 +36,8 @@ class Lab:
         notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.folder / name)
 
-    def page(self, name: str, dark: bool = False, width: int = 1200, height: int = 1000, **context):
-        """The notebook on a page of its own, all cells told to run. Keywords go to Playwright's new_page."""
+    def open(self, name: str, width: int = 1200, height: int = 1000, **context):
+        """The notebook on a page of its own, its kernel ready. Keywords go to Playwright's new_page."""
         page = self._browser.new_page(
             viewport={"width": width, "height": height}, **{"device_scale_factor": 2, **context}
         )
@@ -45,6 +45,11 @@ class Lab:
         page.goto(f"{self.url}/doc/workspaces/{name.removesuffix('.ipynb')}/tree/{name}?reset")
         kernel = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
         kernel.wait_for(state="attached")  # narrow pages hide it
+        return page
+
+    def page(self, name: str, dark: bool = False, **options):
+        """The notebook, opened in JupyterLab's light or dark theme, all cells told to run."""
+        page = self.open(name, **options)
         set_theme(page, dark)
         choose(page, "Run", "Run All Cells")
         return page
@@ -77,10 +82,13 @@ def chromium():
 
 
 @contextmanager
-def jupyterlab(browser, home: Path):
-    """JupyterLab on a free port, with settings of its own: the reader's are neither used nor changed."""
-    folder = home / "notebooks"
-    folder.mkdir()
+def jupyterlab(browser, home: Path, folder: Path | None = None):
+    """JupyterLab on a free port, with settings of its own: the reader's are neither used nor changed.
+
+    It is started in `folder`, by default a new one.
+    """
+    folder = folder or home / "notebooks"
+    folder.mkdir(exist_ok=True)
     own = {f"JUPYTER{kind}_DIR": str(home / kind) for kind in FOLDERS}
     silent = home / "LAB_SETTINGS" / "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     silent.parent.mkdir(parents=True)
