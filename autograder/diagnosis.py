@@ -185,7 +185,7 @@ def _shape_in_words(came: tuple, wanted: tuple, points: np.ndarray | None) -> st
             not came and len(wanted) > 0,
             f"returned one number{given}, where shape {wanted} is asked for: each point has a value of its"
             " own."
-            " Over which axes do you sum?",
+            " Do you sum over too many axes, or not use the input at all?",
         ),
         (
             came == (*wanted, 1),
@@ -469,7 +469,7 @@ def _some_right(name: str, trials: list[Trial]) -> Finding | None:
         return pattern
     told = _told_apart(trials, lambda trial: bool(trial.problem))
     if told:
-        first = f"{name} is right for the other inputs, and wrong {told}. What is different there?"
+        first = f"{name} is right for the other inputs, and wrong {told}. What tells these inputs from the others?"
         return Finding("some_inputs", (first, _came_back(name, bad[0])))
     if good:
         first = f"{name} is right for {len(good)} of {len(trials)} inputs. {_came_back(name, bad[0])}"
@@ -485,7 +485,7 @@ def _told_apart(trials: list[Trial], is_bad: Callable[[Trial], bool]) -> str | N
     properties = [dict(_properties(trial)) for trial in trials]
     every = dict.fromkeys(words for found in properties for words in found)
     telling = [words for words in every if [found.get(words, False) for found in properties] == bad]
-    return ", which is also ".join(telling[:2]) or None
+    return ", and ".join(telling[:2]) or None
 
 
 def _properties(trial: Trial) -> Iterator[tuple[str, bool]]:
@@ -496,9 +496,9 @@ def _properties(trial: Trial) -> Iterator[tuple[str, bool]]:
     points = trial.points
     if points is not None:
         yield f"when the points are {points.dtype}", True
-        yield "for a single point without a batch axis", points.ndim == 1
-        yield "for a batch of points", points.ndim == 2
-        yield "when the points have more than one leading axis", points.ndim > 2
+        yield "when the input has a single axis", points.ndim == 1
+        yield "when the input has two axes", points.ndim == 2
+        yield "when the input has more than two axes", points.ndim > 2
         yield "in one dimension (D = 1)", points.ndim > 1 and points.shape[-1] == 1
         yield "in more than one dimension", points.ndim > 1 and points.shape[-1] > 1
         yield "for a batch of one", points.ndim > 1 and math.prod(points.shape[:-1]) == 1
@@ -589,15 +589,14 @@ def _plain(name: str, trial: Trial) -> Finding:
     problem = trial.problem
     part = (
         f" (part {problem.path[0] + 1 if isinstance(problem.path[0], int) else problem.path[0]!r} is wrong)"
-        if (problem.path)
+        if problem.path
         else ""
     )
     return Finding(
         "plain",
         (
             f"{name} does not yet return what is asked for{part}. {_came_back(name, trial)} What should it"
-            " be, by"
-            " hand?",
+            " be, by hand?",
             "Take the smallest input that you can work out on paper, and print each step beside it.",
             "The hints below the exercise are titled by symptom: which of them fits?",
         ),

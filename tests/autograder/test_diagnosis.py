@@ -107,10 +107,10 @@ def test_slips(kind, student):
         ("wrong when slope is negative", of(lambda e, x, s: e + (s < 0))),
         ("It happens when slope is negative", of(lambda e, x, s: e * np.log(np.float64(s)))),
         (
-            "wrong when the points have more than one leading axis",
+            "wrong when the input has more than two axes",
             of(lambda e, x, s: e * 1.3 if x.ndim > 2 else e),
         ),
-        ("which is also in one dimension (D = 1)", of(lambda e, x, s: e * 1.3 if x.shape[-1] == 1 else e)),
+        ("and in one dimension (D = 1)", of(lambda e, x, s: e * 1.3 if x.shape[-1] == 1 else e)),
         ("Does the density still integrate to one?", of(lambda e, x, s: e + HALF_LOG_2PI)),
     ],
 )
