@@ -457,50 +457,51 @@ play(draw_dimensions, D=slider(1, 1000, 2, step=1, label="dimensions D"))
 #
 # ## 4. The notation
 #
-# One notation, from here to the last lesson. Each row has its twin in code, run below on the flow of exercise 3. What $J$ is doing there is the subject of [Change of variables](../02_change_of_variables/change_of_variables.ipynb); today, just learn to read it.
+# One notation, from here to the last lesson. Each row has its twin in code, run below on a flow that multiplies by $a$ and adds $b$, coordinate by coordinate. What $J$ is doing there is the subject of [Change of variables](../02_change_of_variables/change_of_variables.ipynb); today, just learn to read it.
 #
 # | symbol | meaning | in code |
 # | :-- | :-- | :-- |
 # | $x$, $z$ | data and noise, each of shape `(..., D)` | `x.shape` |
 # | $f : x \to z$ | the flow, from data to noise | `z = f(x)` |
-# | $J_{ij} = \partial z_i / \partial x_j$ | the Jacobian of $f$ at a point: how output $i$ changes with input $j$ | `J = np.diag(np.exp(s))` |
-# | $\log\lvert\det J\rvert$ | the log-determinant: by how much $f$ stretches volume there | `log_det = s.sum()` |
+# | $J_{ij} = \partial z_i / \partial x_j$ | the Jacobian of $f$ at a point: how output $i$ changes with input $j$ | `J = np.diag(a)` |
+# | $\log\lvert\det J\rvert$ | the log-determinant: by how much $f$ stretches volume there | `log_det = np.log(np.abs(a)).sum()` |
 # | $\log p_X(x) = \log p_Z(f(x)) + \log\lvert\det J\rvert$ | the log-density of data, the only sign convention | `log_p = log_noise(f(x)) + log_det` |
-# | $x = f^{-1}(z)$ | sampling: from noise to data | `x = (z - t) * np.exp(-s)` |
+# | $x = f^{-1}(z)$ | sampling: from noise to data | `x = (z - b) / a` |
 # | $f = f_K \circ \dots \circ f_1$ | composition: $f_1$ meets the data first, log-determinants add | `for f_k in layers: x = f_k(x)` |
 #
 # In the library each flow does both ways and keeps the books: `z, log_det = f.forward(x)` and `x, log_det = f.inverse(z)`.
 
 # %% tags=["show"]
-s, t = np.array([0.5, -1.0]), np.array([1.0, 0.0])
+a, b = np.array([3.0, -0.5]), np.array([1.0, 0.0])
 
 
 def f(x):
-    return x * np.exp(s) + t
+    return a * x + b
 
 
 def log_noise(z):
-    return -0.5 * (np.square(z) + math.log(2 * math.pi)).sum(axis=-1)
+    """The noise of exercise 4, in two dimensions."""
+    return -0.5 * (z[..., 0] ** 2 + z[..., 1] ** 2) - math.log(2 * math.pi)
 
 
 x = np.array([[0.2, -0.4], [1.0, 3.0], [0.0, 0.0], [-2.0, 1.0]])
 z = f(x)
 print("x, z                  ", x.shape, z.shape)
-J, h = np.diag(np.exp(s)), 1e-6
+J, h = np.diag(a), 1e-6
 measured = np.stack([(f(x[0] + h * e) - f(x[0] - h * e)) / (2 * h) for e in np.eye(2)], axis=1)
 print("J, and J measured     ", J.round(4).tolist(), measured.round(4).tolist())
-log_det = s.sum()
-print("log abs det J         ", log_det, np.linalg.slogdet(J)[1])
+log_det = np.log(np.abs(a)).sum()
+print("log abs det J         ", log_det.round(4), np.linalg.slogdet(J)[1].round(4))
 log_p = log_noise(f(x)) + log_det
 print("log p_X(x)            ", log_p.round(3))
 edges = np.linspace(-30, 30, 1201)
 grid = np.stack(np.meshgrid(edges, edges), axis=-1)
 print("mass of p_X on a grid ", (np.exp(log_noise(f(grid)) + log_det).sum() * 0.05**2).round(6))
-print("f^-1(f(x)) is x       ", np.allclose((z - t) * np.exp(-s), x))
+print("f^-1(f(x)) is x       ", np.allclose((z - b) / a, x))
 layers, total = [f, f, f], 0.0
 for f_k in layers:
     x, total = f_k(x), total + log_det
-print("f o f o f: log-dets   ", total)
+print("f o f o f: log-dets   ", total.round(4))
 
 # %% [markdown]
 # ## 5. Numbers that are too small
