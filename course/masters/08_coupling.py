@@ -23,6 +23,7 @@ from flowkit.lab import plots
 from flowkit.lab.nets import apply_mlp, mlp_weights
 from flowkit.lab.widgets import choice, play, predict, slider
 
+torch.set_num_threads(1)  # the networks are small: sharing them out among cores costs more than it saves
 LOG_2PI = math.log(2 * math.pi)
 
 
