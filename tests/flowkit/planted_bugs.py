@@ -1,4 +1,4 @@
-"""Planted bugs: bijections with one thing wrong each, beside right twins. `check_bijection` must tell them apart.
+"""Planted bugs: bijections with one thing wrong each, beside right twins; `check_bijection` tells them apart.
 
 `python -m tests.flowkit.planted_bugs` writes docs/planted-bugs.md, the table of all of them, with what the
 field's usual test says of each.
@@ -150,7 +150,7 @@ class Sylvester(Bijection):
         self.b = nn.Parameter(torch.zeros(dim))
 
     def factors(self):
-        """Q, a reflection, and R1, R2 whose diagonals lie in (-1, 1), so that no 1 + tanh' R2_ii R1_ii is 0."""
+        """Q, a reflection, and R1, R2 with diagonals in (-1, 1), so that no 1 + tanh' R2_ii R1_ii is 0."""
         v = F.normalize(self.vector, dim=0)
         r1, r2 = (r.triu(1) + 0.95 * torch.tanh(r.diagonal()).diag() for r in (self.r1, self.r2))
         return torch.eye(len(v)).to(v) - 2 * torch.outer(v, v), r1, r2
@@ -643,7 +643,7 @@ class BatchNorm(Bijection):
 
     def forward(self, x, context=None):
         rows = x.reshape(-1, x.shape[-1])
-        self.mean, self.var = rows.mean(0), rows.var(0, correction=0) + 1e-5
+        self.mean, self.var = rows.mean(0), (rows - rows.mean(0)).square().mean(0) + 1e-5
         return (x - self.mean) * self.var.rsqrt(), -0.5 * self.var.log().sum().expand(x.shape[:-1])
 
     def inverse(self, z, context=None):
@@ -824,7 +824,7 @@ def usual_test(f, dim) -> bool:
     event = (dim,) if isinstance(dim, int) else dim
     f = f if hasattr(f, "forward") else f()
     x = torch.randn(16, *event)
-    z, log_det = f.forward(x.clone())
+    z, log_det = f.forward(x)
     back, log_det_back = f.inverse(z)
     same = torch.allclose(back, x, atol=1e-4)
     return same and torch.allclose(log_det + log_det_back, torch.zeros(()), atol=1e-4)
@@ -857,12 +857,14 @@ def page() -> str:
         [
             "# Planted bugs",
             "",
-            f"`flowkit.check_bijection` is tried on {len(BUGS)} bijections with one bug each, and must catch all; and "
-            f"on {len(RIGHT)} right ones, and must pass all. The field's usual test, a round trip and log-dets that "
-            f"cancel on one float32 batch at initialization, lets {alive} of the {len(BUGS)} live. The bugs are classes in "
-            "`tests/flowkit/planted_bugs.py`, which also writes this page: `python -m tests.flowkit.planted_bugs`.",
+            f"`flowkit.check_bijection` is tried on {len(BUGS)} bijections with one bug each, and must "
+            f"catch all; and on {len(RIGHT)} right ones, and must pass all. The field's usual test, a round "
+            "trip and log-dets that cancel on one float32 batch at initialization, lets "
+            f"{alive} of the {len(BUGS)} live. "
+            "The bugs are classes in `tests/flowkit/planted_bugs.py`, which also writes this page: "
+            "`python -m tests.flowkit.planted_bugs`.",
             "",
-            "| bug | what is wrong | where it was met | the usual test | the first law that it breaks |",
+            "| bug | what is wrong | where it was met | the usual test | the law that catches it |",
             "| --- | --- | --- | --- | --- |",
             *rows,
             "",

@@ -48,6 +48,7 @@ def of_infinite(value) -> str:
 
 def of_log_det(got, truth, jacobian, way, judged) -> str:
     """The likely reason that log-dets (N,) are `got` and not `truth`, the first that explains every point."""
+    got, truth, jacobian = got.double(), truth.double(), jacobian.double()
     if float((got - truth)[judged].abs().max()) < 1e-4:
         return ". It is off by little: is there an epsilon inside a log, or a step in float32?"
     sign = 1 if way == "forward" else -1
