@@ -8,6 +8,7 @@ from html import escape
 
 import numpy as np
 from IPython.display import display
+from threadpoolctl import threadpool_limits
 
 DIM = 64
 BATCH = 256
@@ -81,14 +82,18 @@ ROWS = (
 
 
 def measure(topic: str, seed: int) -> list[tuple[Row, list[float]]]:
-    """Each row up to the lesson `topic`, with microseconds a point for forward, inverse and log-det."""
+    """Each row up to the lesson `topic`, with microseconds a point for forward, inverse and log-det.
+
+    On one core: on a busy machine threads that wait for one another cost more than the arithmetic.
+    """
     topics = [row.topic for row in ROWS]
     if topic not in topics:
         known = ", ".join(dict.fromkeys(topics))
         raise ValueError(f"no flow is measured for {topic!r}; there are rows for {known}")
     last = max(i for i, name in enumerate(topics) if name == topic)
     rng = np.random.default_rng(seed)
-    return [(row, [seconds(f) / BATCH * 1e6 for f in row.make(rng)]) for row in ROWS[: last + 1]]
+    with threadpool_limits(1):
+        return [(row, [seconds(f) / BATCH * 1e6 for f in row.make(rng)]) for row in ROWS[: last + 1]]
 
 
 def show(topic: str, seed: int) -> None:
@@ -98,7 +103,7 @@ def show(topic: str, seed: int) -> None:
         (row.flow, *(f"O({order}), {t:.3g} µs" for order, t in zip(row.orders, times, strict=True)))
         for row, times in measure(topic, seed)
     ]
-    caption = f"Cost for one point, and the time measured here: D = {DIM}, batches of {BATCH}"
+    caption = f"Cost for one point, and the time measured here on one core: D = {DIM}, batches of {BATCH}"
     text = "\n".join(["  ".join(row) for row in (head, *body)])
     display({"text/html": _html(caption, head, body), "text/plain": f"{caption}\n{text}"}, raw=True)
 
