@@ -28,7 +28,7 @@ DONE = re.compile(r"\[\d+\]:")
 
 
 class LessonPage:
-    """A lesson that is open in JupyterLab. Cells are called by what their source holds, or by their grade_id."""
+    """A lesson, open in JupyterLab. Cells are called by their grade_id, or by what their source holds."""
 
     def __init__(self, page, path):
         self.page = page
@@ -151,9 +151,8 @@ class Interactive:
 
     def expect(self, slope):
         """The summary tells of this slope, and the picture is another than before."""
-        expect(self.root.locator("[aria-live=polite]")).to_contain_text(
-            f"Slope {slope:.2f}", timeout=PATIENCE
-        )
+        summary = self.root.locator("[aria-live=polite]")
+        expect(summary).to_contain_text(f"Slope {slope:.2f}:", timeout=PATIENCE)
         self.picture = self.next_picture()
 
     def drag(self):
@@ -257,6 +256,7 @@ def test_a_student_guesses_answers_and_sees_the_own_function_at_work(lesson, art
     for name in tests[1:]:
         expect(dialog).to_contain_text(f"Not attempted: {name.removesuffix('_test')}")
     expect(dialog).to_contain_text("You did not provide a response.")  # to the written question
+    dialog.get_by_text("Not attempted: ").last.scroll_into_view_if_needed()
     keep("validate")
     dialog.get_by_role("button", name="Ok").click()
     expect(dialog).to_have_count(0)
