@@ -1,6 +1,6 @@
 """Time and memory of every lesson: its solution notebook run from top to bottom, in a process of its own.
 
-    python benchmarks/lessons.py [TOPIC...]      prints a table, and keeps it in benchmarks/results/lessons.json
+    python benchmarks/lessons.py [TOPIC...]    prints a table, and keeps it in benchmarks/results/lessons.json
 
 A lesson may take 90 s and 1.2 GB on two cores. tests/lessons holds the lessons to that.
 """
@@ -18,7 +18,11 @@ SECONDS, MEGABYTES = 90, 1200
 
 
 def measure(script: Path) -> dict:
-    """Runs the .py twin of a solution notebook. {"seconds", "cpu_seconds", "megabytes"}; raises if a cell fails."""
+    """Runs the .py twin of a solution notebook: {"seconds", "cpu_seconds", "megabytes"}.
+
+    Raises RuntimeError with the end of its traceback if a cell fails.
+    """
+    script = script.resolve()
     start = time.perf_counter()
     child = subprocess.Popen(
         [sys.executable, str(script)],

@@ -61,7 +61,7 @@ class Flow(nn.Module):
     def rsample_with_log_prob(
         self, shape: tuple[int, ...] = (), context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Draws and their log-densities in one pass: x = f^-1(z), log p_X(x) = log p_Z(z) - log abs det dx/dz."""
+        """Draws x = f^-1(z) and log p_X(x) = log p_Z(z) - log abs det dx/dz, in one pass."""
         z = self.base.rsample(shape)
         x, log_det = self.bijection.inverse(z, context)
         return x, self.base.log_prob(z) - log_det

@@ -50,7 +50,7 @@ plots.show(
 # | Lesson | The question | Minutes | Points | First |
 # | :-- | :-- | --: | --: | :-- |
 # | [00 Start here](00_start/start.ipynb) | How does this course work, and is your machine ready for it? | 60 | 20 | nothing |
-# | [02 Change of variables](02_change_of_variables/change_of_variables.ipynb) | You push every point of a density through a function. What is the density of the result? | 100 | 20 | Start here |
+# | [02 Change of variables](02_change_of_variables/change_of_variables.ipynb) | You push every point of a density through a function. What is the density of the result? | 120 | 20 | Start here |
 # | [04 Determinants](04_determinants/determinants.ipynb) | A flow needs a determinant at every point of every batch. What does that cost, and how do we avoid it? | 110 | 20 | Change of variables |
 # | [08 Coupling flows](08_coupling/coupling.ipynb) | How can a neural network take part in a map that must be invertible, with a determinant that costs nothing? | 120 | 20 | Change of variables, Determinants |
 #
