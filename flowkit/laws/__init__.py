@@ -58,7 +58,7 @@ def check_bijection(f, dim: int | tuple[int, ...], **options) -> None:
     point by point: 16 eps (1 + abs z) / s_min for x and 16 eps (1 + abs x) s_max for z, their sum relative to
     the sizes for log-dets, where s_min and s_max are the extreme singular values of the Jacobian; and 4
     times the change observed when inputs, parameters and the value handed to the way back are moved by 16
-    eps. Float32 log-dets are held against the float64 Jacobian. Points where rounding leaves less than a
+    eps, that of the Jacobian's slogdet too. Float32 log-dets are held against the float64 Jacobian. Points where rounding leaves less than a
     digit or so are not judged, and in float64 a quarter of them must be. So right but ill-conditioned flows
     pass.
 

@@ -290,6 +290,19 @@ class Leg:
         return sign, log_det if self.way == "forward" else -log_det
 
     @cached_property
+    def truth_moved_by_rounding(self):
+        """The change of slogdet when x and the parameters are shaken: long products lose digits too. (N,)"""
+        t = self.trial
+        sign = 1 if self.way == "forward" else -1
+        change = torch.zeros(POINTS, dtype=torch.float64)
+        for f in t.shaken:
+            jacobian = jacobian_of(f, "forward", t.shake(self.sides[0]), t.context)
+            if jacobian is not None:
+                moved = torch.linalg.slogdet(jacobian)[1] - sign * self.log_det[1]
+                change = torch.maximum(change, moved.abs().double())
+        return change.nan_to_num(0, 0, 0)
+
+    @cached_property
     def moved_by_rounding(self):
         """The change in out, log_det, back and its log_det, and slogdet, when all is shaken: each (N,)."""
         t = self.trial
