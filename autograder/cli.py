@@ -163,9 +163,7 @@ def grade(
     for result in unreadable:
         say(f"unreadable: {result.student} {result.lesson}: {result.unreadable}", style="yellow")
     new = len(graded.results) - graded.resumed
-    say(
-        f"{new} graded, {graded.resumed} taken over from a run that was stopped, {graded.unchanged} unchanged."
-    )
+    say(f"{new} graded, {graded.resumed} taken over from a stopped run, {graded.unchanged} unchanged.")
     if not graded.results and not graded.failed:
         say("Nothing was new, so nothing was graded.", style="green")
     if graded.failed:

@@ -1,6 +1,6 @@
 """Draws docs/moons.png, the picture of the README: noise becomes two moons, coupling by coupling.
 
-    python docs/picture.py
+python docs/picture.py
 """
 
 from functools import partial

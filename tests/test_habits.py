@@ -28,7 +28,7 @@ def test_the_project_keeps_its_habits(habit):
 
 @pytest.mark.parametrize("habit", HABITS)
 def test_a_slip_is_found(habit, tmp_path):
-    (tmp_path / "slip.py").write_text("import  os  # teh\n")
+    (tmp_path / "slip.py").write_text("import  os  # teh\n")  # codespell:ignore teh
     assert run(habit, tmp_path).returncode != 0
 
 

@@ -77,7 +77,7 @@ def test_a_folder_is_collected_like_a_zip(course, tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("ann/trianlges.ipynb", "Did you mean"),
+        ("ann/trianlges.ipynb", "Did you mean"),  # codespell:ignore trianlges
         ("ann/notes.ipynb", "The lessons are 03_triangles"),
         ("triangles.ipynb", "Nothing says whose"),
         ("ann/triangles.py", "Only .ipynb"),
