@@ -42,8 +42,8 @@ def check_bijection(f, dim: int | tuple[int, ...], **options) -> None:
     randomize   0.5: noise of this standard deviation is added to all parameters; twice and four times as
                 much in the second and third draw. A module with a method `randomize_(std)` moves itself.
                 While f overflows, or float64 cannot invert its Jacobian, the noise is halved, down to none
-    draws       3 draws of the parameters for all laws; 12 more (2 when D > 8), each tensor moved by its own
-                scale, for finite values, the log-det and the sign of the determinant. Where D <= 8, parameters
+    draws       3 draws of the parameters for all laws; 12 more (2 when D > 8), each tensor moved by its
+                own scale, for finite values, the log-det and the sign of the determinant. Where D <= 8, they
                 also walk 10 steps towards small log-dets, where a map that can fold does
     integrate   whether the density with a standard normal base must integrate to one over data space; by
                 default when D is 1 or 2, f has an inverse, and the codomain is real
