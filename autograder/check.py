@@ -453,10 +453,18 @@ def _outcome_of_error(
         lines[0] = f"{name} calls exit(): a function ends with return."
     if trial.call:
         lines.append(f"The input was {trial.call}.")
-    return ErrorInYourCode, Finding(f"error:{kind}", ("\n".join(lines), _more_about(kind)))
+    return ErrorInYourCode, Finding(f"error:{kind}", ("\n".join(lines), _more_about(kind, str(error))))
 
 
-def _more_about(kind: str) -> str:
+def _more_about(kind: str, said: str) -> str:
+    """What to look at. What Python said tells more than the kind of error, where it is one of the usual."""
+    if "truth value of an" in said:
+        return (
+            "Python's if, and, or, max and min want one thing to compare, and an array is many. NumPy's own"
+            " functions take an axis, as a.max(axis=...) does. Over which axis do you mean it?"
+        )
+    if "of unsized object" in said or "has no len()" in said:
+        return "A single number has no length, nor has an array of shape (). Which value is one of these?"
     return {
         "NameError": "Every name that a function uses is an argument, is made inside it, or is imported"
         " above it.",
@@ -490,16 +498,20 @@ def _fail(exercise: str, outcome: type[Outcome], finding: Finding) -> None:
     """Raises the outcome. The second and the third failure of one kind say more."""
     _passed.pop(exercise, None)
     _failures[exercise, finding.kind] += 1
-    said = finding.messages[: _failures[exercise, finding.kind]]
+    messages = finding.messages
+    if outcome is NotRight and len(messages) == 1:
+        messages = (*messages, diagnosis.MORE)
+    said = messages[: _failures[exercise, finding.kind]]
     raise outcome(exercise, finding.kind, "\n".join(said)) from None
 
 
 def _succeed(exercise: str, found: Any, count: int, hidden: bool) -> None:
     _passed[exercise] = found
     kind = "hidden" if os.environ.get(HIDDEN) else "public"
-    checks = f"its {kind} check" if count == 1 else f"its {count} {kind} checks"
+    noun = "test" if kind == "hidden" else "check"
+    checks = f"its {kind} {noun}" if count == 1 else f"its {count} {kind} {noun}s"
     while_grading = SEED in os.environ or kind == "hidden"
-    remain = " Hidden checks run when your work is graded." if hidden and not while_grading else ""
+    remain = " Hidden tests run when your work is graded." if hidden and not while_grading else ""
     _display("✓ Right:", f"{_name(exercise)} passes {checks}.{remain}")
 
 

@@ -199,7 +199,7 @@ def describe_type(value: Any) -> str:
 
 def show(value: Any, most: int = 12) -> str:
     """A value in a few words: small arrays by their entries, large ones by shape, dtype and range."""
-    if is_scalar(value) and not isinstance(value, (bool, np.bool_)):
+    if is_scalar(value):
         return (
             f"{as_array(value)[()]:.5g}" if as_array(value).dtype.kind in "fiu" else str(as_array(value)[()])
         )

@@ -1,12 +1,14 @@
 """Why an answer is wrong: from what a student's function returned, the likeliest slip, in words.
 
 The order: nothing came back; a named wrong answer of the bank returns the same; an argument was changed in
-place; type, shape, dtype; NaN and infinity; the field's general slips; what tells right inputs from wrong.
+place; type, shape, dtype; one word for every input; NaN and infinity; the field's general slips; what tells
+right inputs from wrong.
 No message shows the expected numbers.
 """
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +33,7 @@ from autograder.compare import (
 )
 
 HIDDEN = "AUTOGRADER_HIDDEN"  # the environment variable that says that a hidden test runs
+MORE = "The hints below the statement of the exercise are titled by symptom: which of them fits?"
 
 
 @dataclass
@@ -83,6 +86,7 @@ def explain(name: str, trials: list[Trial], named: Callable[[], Finding | None])
         named()
         or changed_in_place(name, bad)
         or _wrong_form(name, bad)
+        or _word(name, trials)
         or _not_finite(name, trials)
         or _slip(name, trials)
         or _some_right(name, trials)
@@ -139,7 +143,9 @@ def _subject(name: str, problem: Problem) -> str:
 
 def _wrong_type(trial: Trial, problem: Problem) -> str:
     returned, expected = problem.returned, problem.expected
-    came = f"returned {describe_type(returned)}"
+    came = f"returned {_in_words(returned)}"
+    if returned is None:
+        return f"{came}, where {_wanted(expected)} is asked for. Is there a return on every way through it?"
     if is_array(expected) and is_array(returned):
         return f"{came}, where {describe_type(expected)} is asked for. Keep to the library of the inputs."
     if is_array(expected) and isinstance(returned, (list, tuple)):
@@ -148,8 +154,22 @@ def _wrong_type(trial: Trial, problem: Problem) -> str:
         )
     if isinstance(expected, (list, tuple)):
         return f"{came}, where {len(expected)} values are asked for, as a tuple. Is one missing after return?"
-    wanted = "a number" if is_scalar(expected) else describe_type(expected)
-    return f"{came} ({show(returned)}), where {wanted} is asked for."
+    return f"{came} ({show(returned)}), where {_wanted(expected)} is asked for."
+
+
+def _is_word(value: Any) -> bool:
+    """A single True or False, or a word."""
+    return isinstance(value, str) or (is_scalar(value) and as_array(value).dtype.kind == "b")
+
+
+def _in_words(value: Any) -> str:
+    return "a string" if isinstance(value, str) else describe_type(value)
+
+
+def _wanted(expected: Any) -> str:
+    if isinstance(expected, str) or not is_scalar(expected):
+        return _in_words(expected)
+    return "True or False" if _is_word(expected) else "a number"
 
 
 def _wrong_length(trial: Trial, problem: Problem) -> str:
@@ -174,17 +194,18 @@ def _wrong_shape(trial: Trial, problem: Problem) -> str:
     came, wanted = np.shape(as_array(problem.returned)), np.shape(as_array(problem.expected))
     words = _shape_in_words(came, wanted, trial.points)
     asked = f"shape {wanted}" if wanted else "a single number"
+    if _is_word(problem.expected):
+        asked, words = "True or False", "There is an answer for each entry: how do they combine into one?"
     return f"returned shape {came}, where {asked} is asked for. {words}" if came else words
 
 
 def _shape_in_words(came: tuple, wanted: tuple, points: np.ndarray | None) -> str:
-    given = f" for points of shape {points.shape}" if points is not None else ""
-    dims = points.shape[-1] if points is not None else None
+    given = f" for an input of shape {points.shape}" if points is not None else ""
     rules: list[tuple[bool, str]] = [
         (
             not came and len(wanted) > 0,
-            f"returned one number{given}, where shape {wanted} is asked for: each point has a value of its"
-            " own."
+            f"returned one number{given}, where shape {wanted} is asked for: each point, or row, has a value"
+            " of its own."
             " Do you sum over too many axes, or not use the input at all?",
         ),
         (
@@ -192,7 +213,7 @@ def _shape_in_words(came: tuple, wanted: tuple, points: np.ndarray | None) -> st
             "The last axis was kept with length 1: is it a keepdims, or a slice such as [:, :1]?",
         ),
         (
-            len(came) == len(wanted) + 1 and came[:-1] == wanted and came[-1] == dims,
+            points is not None and came == points.shape and came[:-1] == wanted,
             "There is one value for each dimension of each point: how do they combine into one for each"
             " point?",
         ),
@@ -247,6 +268,24 @@ def _not_finite(name: str, trials: list[Trial]) -> Finding | None:
     return Finding("nan", (first, more))
 
 
+# Words: True, False, or a string.
+
+
+def _word(name: str, trials: list[Trial]) -> Finding | None:
+    """A number where a word is asked for, or the same word for every input."""
+    if not all(_is_word(trial.expected) for trial in trials):
+        return None
+    number = next((trial for trial in trials if trial.problem and not _is_word(trial.returned)), None)
+    if number:
+        wanted = _wanted(number.expected)
+        return Finding("type", (f"{name} returned {show(number.returned)}, where {wanted} is asked for.",))
+    returned, expected = ({str(getattr(t, side)) for t in trials} for side in ("returned", "expected"))
+    if len(returned) > 1 or len(expected) == 1:
+        return None
+    first = f"{name} returned {returned.pop()} for every input. Which of them asks for another answer?"
+    return Finding("same_word", (first, "Which of its inputs does it use, and which should it?"))
+
+
 # The field's general slips: what came back is a known function of what should have.
 
 
@@ -263,12 +302,23 @@ class Slip:
     kind: str
     made: Callable[[np.ndarray, Sizes], np.ndarray]
     messages: tuple[str, ...]
+    directed: tuple[str, ...] = ()  # what to say instead where the answer depends on a map's direction
+
+    def messages_for(self, name: str) -> tuple[str, ...]:
+        return self.directed if self.directed and DIRECTED.search(name) else self.messages
+
+
+DIRECTED = re.compile("log_det|jacobian|slope|coupling|flow")  # exercises that differentiate a map
 
 
 SLIPS = (
     Slip(
         "sign",
         lambda e, n: -e,
+        (
+            "The size is right everywhere and the sign is the opposite. Is a minus lost, or one too many?",
+            "Work out one entry by hand, with its sign, and print each step beside it.",
+        ),
         (
             "The size is right everywhere and the sign is the opposite. In which direction did you go?",
             "Forward is data to noise, and the log-determinant is that of dz/dx. A minus, or a map taken"
@@ -284,6 +334,7 @@ SLIPS = (
     Slip(
         "log_missing_and_sign",
         lambda e, n: np.exp(-e),
+        ("What came back is the exponential of minus what is asked for. Are a logarithm and a minus lost?",),
         ("A logarithm is missing, and the direction is the opposite one. Which map did you differentiate?",),
     ),
     Slip(
@@ -294,20 +345,21 @@ SLIPS = (
     Slip(
         "reciprocal",
         lambda e, n: 1 / e,
+        ("What came back is one over what is asked for. Do you divide where you should multiply?",),
         ("What came back is one over what is asked for. Which of dx/dz and dz/dx did you take?",),
     ),
     Slip(
         "mean_dims",
         lambda e, n: e / n.dims,
         (
-            "It is too small by the factor D, the length of the last axis. Did you average where you should"
+            "It is too small by a factor, the length of the last axis. Did you average where you should"
             " add up?",
         ),
     ),
     Slip(
         "sum_dims",
         lambda e, n: e * n.dims,
-        ("It is too large by the factor D, the length of the last axis. Is something added up too often?",),
+        ("It is too large by a factor, the length of the last axis. Is something added up too often?",),
     ),
     Slip(
         "mean_points",
@@ -340,6 +392,7 @@ SLIPS = (
     Slip(
         "transposed",
         lambda e, n: np.swapaxes(e, -1, -2) if e.ndim > 1 else e,
+        ("That is the transpose. Which index is the row?",),
         ("That is the transpose. In J[i, j] = dz_i/dx_j, which index is the row?",),
     ),
     Slip(
@@ -365,13 +418,16 @@ def _slip(name: str, trials: list[Trial]) -> Finding | None:
     pairs = _parts(trials)
     if pairs is None:
         return None
+    if any(expected.dtype.kind == "b" for _, _, expected in pairs):
+        return _exchanged(name, pairs)  # True is no half, square or constant away from False
+    pairs = [(trial, _as_float(returned), _as_float(expected)) for trial, returned, expected in pairs]
     expected = np.concatenate([np.ravel(e) for _, _, e in pairs])
     if len(np.unique(expected)) < 2 and (expected == np.round(expected)).all():
         return None  # any two small whole numbers are each other's half, square, or D-fold
     for slip in SLIPS:
         if all(_explains(slip, *pair) for pair in pairs):
-            return Finding(slip.kind, slip.messages)
-    return _lost_sign(pairs) or _constant(name, pairs)
+            return Finding(slip.kind, slip.messages_for(name))
+    return _lost_sign(name, pairs) or _constant(name, pairs)
 
 
 def _parts(trials: list[Trial]) -> list[tuple[Trial, np.ndarray, np.ndarray]] | None:
@@ -389,8 +445,22 @@ def _parts(trials: list[Trial]) -> list[tuple[Trial, np.ndarray, np.ndarray]] | 
             return None
         if returned.dtype.kind not in "fciub":
             return None
-        pairs.append((trial, returned, expected.astype(float) if expected.dtype.kind in "iub" else expected))
+        pairs.append((trial, returned, expected))
     return pairs
+
+
+def _exchanged(name: str, pairs: list) -> Finding | None:
+    """False for True and True for False, everywhere."""
+    if not all(r.dtype.kind == "b" and (r != e).all() for _, r, e in pairs):
+        return None
+    return Finding(
+        "exchanged", (f"{name} returned True where False is right, and False for True. Is a not lost?",)
+    )
+
+
+def _as_float(array: np.ndarray) -> np.ndarray:
+    """Booleans cannot be subtracted, and whole numbers overflow."""
+    return array.astype(float) if array.dtype.kind in "iub" else array
 
 
 def _explains(slip: Slip, trial: Trial, returned: np.ndarray, expected: np.ndarray) -> bool:
@@ -401,7 +471,7 @@ def _explains(slip: Slip, trial: Trial, returned: np.ndarray, expected: np.ndarr
     return made.shape == returned.shape and bool(close(returned, made, trial.within).all())
 
 
-def _lost_sign(pairs: list) -> Finding | None:
+def _lost_sign(name: str, pairs: list) -> Finding | None:
     """The expected values are never negative, and the student's are, with the same sizes."""
     same = all(
         close(np.abs(returned), np.abs(expected), trial.within).all() for trial, returned, expected in pairs
@@ -409,15 +479,9 @@ def _lost_sign(pairs: list) -> Finding | None:
     if not same or any(np.iscomplexobj(returned) for _, returned, _ in pairs):
         return None
     if all((expected >= 0).all() for _, _, expected in pairs):
-        return Finding(
-            "abs_missing",
-            (
-                "The sizes are right, and some values are negative where none can be. Is an"
-                " absolute value"
-                " forgotten?",
-                "A decreasing map has a negative derivative; the density it makes is still positive.",
-            ),
-        )
+        first = "The sizes are right, and some values are negative where none can be. Is an abs forgotten?"
+        more = "A decreasing map has a negative derivative; the density it makes is still positive."
+        return Finding("abs_missing", (first, more) if re.search("densit|slope", name) else (first,))
     return Finding("some_signs", ("Every size is right, and some signs are wrong. What decides the sign?",))
 
 
@@ -469,7 +533,10 @@ def _some_right(name: str, trials: list[Trial]) -> Finding | None:
         return pattern
     told = _told_apart(trials, lambda trial: bool(trial.problem))
     if told:
-        first = f"{name} is right for the other inputs, and wrong {told}. What tells these inputs from the others?"
+        first = (
+            f"{name} is right for the other inputs, and wrong {told}."
+            " What tells these inputs from the others?"
+        )
         return Finding("some_inputs", (first, _came_back(name, bad[0])))
     if good:
         first = f"{name} is right for {len(good)} of {len(trials)} inputs. {_came_back(name, bad[0])}"
@@ -515,7 +582,8 @@ def _pattern(name: str, bad: list[Trial]) -> Finding | None:
     rights = [close(returned, expected, trial.within) for trial, returned, expected in pairs]
     for words, pattern in PATTERNS.items():
         wanted = [pattern(trial, right.shape) for (trial, _, _), right in zip(pairs, rights, strict=True)]
-        if all(w is not None and np.array_equal(w, r) for w, r in zip(wanted, rights, strict=True)):
+        fits = all(w is not None and np.array_equal(w, r) for w, r in zip(wanted, rights, strict=True))
+        if fits and any(right.any() for right in rights):
             return Finding("some_entries", (f"{name} is right {words}", _came_back(name, bad[0])))
     return None
 
@@ -548,6 +616,14 @@ def _like_points(trial: Trial, shape: tuple, sign: int) -> np.ndarray | None:
     return sign * points >= 0 if points is not None and points.shape == shape else None
 
 
+def _at_zero(trial: Trial, shape: tuple) -> np.ndarray | None:
+    """Where the point is the origin; entry by entry where the answer has the shape of the points."""
+    points = trial.points
+    if points is None or shape not in (points.shape, points.shape[:-1]):
+        return None
+    return points == 0 if shape == points.shape else (points == 0).all(axis=-1)
+
+
 # Which entries are right, by the words for it. None where the pattern does not apply to the shape.
 PATTERNS: dict[str, Callable[[Trial, tuple], np.ndarray | None]] = {
     "for the first point only. Is everything computed from it?": lambda trial, shape: (
@@ -568,6 +644,7 @@ PATTERNS: dict[str, Callable[[Trial, tuple], np.ndarray | None]] = {
     "where the input is negative, and wrong where it is positive. What changes with its sign?": (
         lambda trial, shape: _like_points(trial, shape, -1)
     ),
+    "where the input is zero, and wrong elsewhere. Which terms depend on the input, and how?": _at_zero,
     "on the diagonal, and wrong beside it. How does one dimension move another?": lambda trial, shape: (
         np.eye(*shape, dtype=bool) if len(shape) == 2 and min(shape) > 1 else None
     ),
@@ -598,6 +675,6 @@ def _plain(name: str, trial: Trial) -> Finding:
             f"{name} does not yet return what is asked for{part}. {_came_back(name, trial)} What should it"
             " be, by hand?",
             "Take the smallest input that you can work out on paper, and print each step beside it.",
-            "The hints below the exercise are titled by symptom: which of them fits?",
+            MORE,
         ),
     )

@@ -229,7 +229,7 @@ def _summary(lesson, graded):
 
 
 def _row(check):
-    kind = "hidden checks" if check["hidden"] else "checks"
+    kind = "hidden tests" if check["hidden"] else "checks"
     name = (
         f"`{check['exercise'] or check['name']}`, {kind if check['name'] != check['exercise'] else 'written'}"
     )

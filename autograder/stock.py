@@ -283,7 +283,7 @@ def _message(error, hidden):
     if error["ename"] in _FRIENDLY:
         return text[:MOST_MESSAGE]
     if hidden:  # the text of a foreign error may hold the hidden input, as a KeyError's does
-        return f"A hidden check stopped with {error['ename']:.60}."
+        return f"A hidden test stopped with {error['ename']:.60}."
     return f"{error['ename']}: {text}"[:MOST_MESSAGE]
 
 

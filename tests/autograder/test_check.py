@@ -63,7 +63,7 @@ def outcome(student, test=TEST):
 def test_right(capsys):
     run(answer("return slope * x.sum(axis=-1)"))
     assert capsys.readouterr().out == (
-        "✓ Right: scaled_sum passes its 2 public checks. Hidden checks run when your work is graded.\n"
+        "✓ Right: scaled_sum passes its 2 public checks. Hidden tests run when your work is graded.\n"
     )
 
 
@@ -73,7 +73,7 @@ def test_right_without_hidden_tests_and_while_grading(capsys, monkeypatch):
     assert "Hidden" not in capsys.readouterr().out
     monkeypatch.setenv(check.HIDDEN, "1")
     run(answer("return slope * x.sum(axis=-1)"))
-    assert capsys.readouterr().out == "✓ Right: scaled_sum passes its 2 hidden checks.\n"
+    assert capsys.readouterr().out == "✓ Right: scaled_sum passes its 2 hidden tests.\n"
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,20 @@ def test_error_in_your_code(student, kind, line):
     assert line in found.message
     assert "slope = 2" in found.message
     assert "check.values" not in found.message
+
+
+@pytest.mark.parametrize(
+    ("body", "more"),
+    [
+        ("return max(x)", "NumPy's own functions take an axis"),
+        ("return len(x.sum())", "nor has an array of shape ()"),
+        ("return x @ unknown", "Every name that a function uses"),
+    ],
+)
+def test_a_second_error_is_told_what_python_meant(body, more):
+    first, second = outcome(answer(body)), outcome(answer(body))
+    assert more not in first.message
+    assert more in second.message
 
 
 def test_error_in_a_helper_of_the_test_names_the_students_line():

@@ -95,7 +95,7 @@ def test_slips(kind, student):
 @pytest.mark.parametrize(
     ("words", "student"),
     [
-        ("each point has a value of its own", of(lambda e, x, s: e.sum())),
+        ("each point, or row, has a value of its own", of(lambda e, x, s: e.sum())),
         ("The last axis was kept with length 1", of(lambda e, x, s: e[..., None])),
         (
             "one value for each dimension of each point",
@@ -139,6 +139,86 @@ def test_small_whole_numbers_prove_no_slip():
     assert finding(lambda x: x.sum(-1), cases, lambda x: 3 * x.sum(-1)).kind == "mean_dims"
 
 
+def alike(one, other):
+    return one.shape == other.shape and bool(np.all(np.abs(one - other) < 1e-6))
+
+
+ONES = np.ones(3)
+PAIRS = [(ONES + 1e-12, ONES), (ONES + 1, ONES), (np.ones(1), ONES), (ONES * np.nan, ONES), (ONES, ONES)]
+
+
+@pytest.mark.parametrize(
+    ("words", "student"),
+    [
+        ("answer returned True for every input", lambda one, other: True),
+        ("answer returned True for every input", lambda one, other: np.True_),
+        ("it returned True", lambda one, other: one.shape == other.shape),
+        ("it returned False", lambda one, other: bool((one == other).all())),
+        ("it returned True", lambda one, other: np.all(np.abs(one) - np.abs(other) < 1e-6)),
+        ("returned True where False is right", lambda one, other: not alike(one, other)),
+        (
+            "where True or False is asked for. There is an answer for each entry",
+            lambda one, other: one == other,
+        ),
+        (
+            "returned None, where True or False is asked for. Is there a return",
+            lambda one, other: False if one.shape != other.shape else None,
+        ),
+        ("returned a string ('yes'), where True or False is asked for", lambda one, other: "yes"),
+        ("returned 1e-12, where True or False is asked for", lambda one, other: np.abs(one - other).max()),
+    ],
+)
+def test_true_and_false_are_no_numbers(words, student):
+    """A boolean cannot be subtracted, and True is neither half nor minus anything."""
+    assert words in finding(student, PAIRS, alike).message
+
+
+def test_masks_are_no_numbers():
+    cases = [(RNG.normal(size=(4, 3)),), (RNG.normal(size=(2, 2)),)]
+
+    def positive(x):
+        return x > 0
+
+    assert finding(lambda x: x <= 0, cases, positive).kind == "exchanged"
+    assert finding(lambda x: x > -9, cases, positive).kind == "some_entries"
+
+
+def test_strings():
+    cases = [(1.0,), (-1.0,), (2.0,)]
+
+    def verdict(x):
+        return "up" if x > 0 else "down"
+
+    assert "returned up for every input" in finding(lambda x: "up", cases, verdict).message
+    assert "an int (3), where a string is asked for" in finding(lambda x: 3, cases, verdict).message
+    assert "wrong when x is negative" in finding(lambda x: "up" if x > 0 else "no", cases, verdict).message
+
+
+def test_directions_are_asked_of_maps_alone():
+    for exercise, asked in (("nowhere.answer", False), ("nowhere.coupling_log_det", True)):
+        for transform in (lambda e: -e, lambda e: np.exp(-e), lambda e: 1 / e):
+            said = []
+            for _ in range(2):
+                said.append(finding_of(exercise, of(lambda e, x, s, t=transform: t(e))))
+            assert any(word in said[1] for word in ("direction", "dz/dx", "Which map")) == asked, said
+
+
+def finding_of(exercise, student):
+    namespace = {"check": check, exercise.rpartition(".")[2]: student}
+    namespace["arguments"] = (exercise, POINTS, log_density)
+    with pytest.raises(check.NotRight) as caught:
+        exec("check.values(*arguments)", namespace)
+    return caught.value.message
+
+
+def test_a_value_for_each_column_is_not_taken_for_one_for_each_dimension():
+    def total(x):
+        return x.sum()
+
+    cases = [(RNG.normal(size=(4, 3)),)]
+    assert "one value for each dimension" not in finding(lambda x: x.sum(0), cases, total).message
+
+
 def test_patterns_of_entries():
     points = [(RNG.normal(size=(4, 4)),), (RNG.normal(size=(3, 3)),)]
 
@@ -161,6 +241,9 @@ def test_patterns_of_entries():
     assert "is right at 15 of 16 entries. The first that is not is [1, 2]" in said(
         lambda x: np.arange(x.size).reshape(x.shape) != 6
     )
+    at_zero = [(np.array([[0.5, -1.0], [0.0, 0.0]]),), (RNG.normal(size=(3, 2)),)]
+    unsquared = finding(lambda x: -0.5 * x.sum(-1), at_zero, lambda x: -0.5 * (x**2).sum(-1))
+    assert "where the input is zero, and wrong elsewhere" in unsquared.message
     assert finding(lambda x: cube(x).T, points, cube).kind == "transposed"
     assert finding(lambda x: np.abs(cube(x)), points, cube).kind == "abs_too_many"
     assert finding(cube, points, lambda x: np.abs(cube(x))).kind == "abs_missing"
@@ -263,6 +346,10 @@ def test_a_named_wrong_answer_comes_first_and_escalates(bank):
     bank(wrong("answer", "another"), of(lambda e, x, s: e + 1 if x.ndim == 2 else e), "partly")
     bank(wrong("answer", "first", "second", "third"), of(lambda e, x, s: -e), "inverse")
     student = of(lambda e, x, s: -e + 1e-12)
+    bank(wrong("answer", "it is one more"), of(lambda e, x, s: e + 1), "one_more")
+    one_more = of(lambda e, x, s: e + 1)
+    assert finding(one_more).message == "it is one more"
+    assert finding(one_more).message == f"it is one more\n{diagnosis.MORE}"
     assert [finding(student).message for _ in range(4)] == [
         "first",
         "first\nsecond",
