@@ -220,8 +220,9 @@ def read_only(folder):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders are read-only by other means on Windows")
 def test_a_read_only_course_is_said_and_loses_nothing(built):
-    for parent in built.folder.parents[:3]:  # so that whoever root steps down to can read the files
-        parent.chmod(0o755)
+    for parent in built.folder.parents:  # so that whoever root steps down to can read the files
+        if "pytest-" in str(parent):
+            parent.chmod(0o755)
     edit_master(built, "How large is a triangle whose", "What is the size of a triangle whose")
     before = contents(built.folder.parent)
     with (
