@@ -43,8 +43,8 @@ class Lab:
         )
         page.set_default_timeout(60_000)
         page.goto(f"{self.url}/doc/workspaces/{name.removesuffix('.ipynb')}/tree/{name}?reset")
-        kernel = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
-        kernel.wait_for(state="attached")  # narrow pages hide it
+        # The notebook's own indicator says idle also while there is no kernel yet. Narrow pages hide both.
+        page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(state="attached")
         return page
 
     def page(self, name: str, dark: bool = False, **options):
