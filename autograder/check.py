@@ -471,6 +471,7 @@ def _more_about(kind: str, said: str) -> str:
         "ValueError": "Print the shapes just before that line: which two do not fit, and which axis do you"
         " mean?",
         "RuntimeError": "Print the shapes and dtypes just before that line: which two do not fit?",
+        "AxisError": "This input has fewer axes than that. Counted from the end, which axis do you mean?",
         "IndexError": "Print the shape of what is indexed: how many axes has it for one point, for a batch?",
         "TypeError": "Print the types just before that line: which one is not what you think?",
     }.get(kind, "Copy the input into a cell of your own, call your function on it, and look at each step.")

@@ -576,8 +576,8 @@ def _properties(trial: Trial) -> Iterator[tuple[str, bool]]:
 
 def _pattern(name: str, bad: list[Trial]) -> Finding | None:
     """A pattern in the entries that are right, the same in every input that has a wrong one."""
-    pairs = _parts(bad)
-    if pairs is None or any(returned.ndim == 0 for _, returned, _ in pairs):
+    pairs = [pair for pair in _parts(bad) or [] if pair[1].ndim]  # a single number has no pattern
+    if not pairs:
         return None
     rights = [close(returned, expected, trial.within) for trial, returned, expected in pairs]
     for words, pattern in PATTERNS.items():

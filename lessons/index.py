@@ -43,15 +43,16 @@ plots.show(
 )
 
 # %% [markdown]
-# In this course you build such maps yourself, from a change of variables on paper to models that you train: elementwise
-# and linear flows, coupling layers, splines, autoregressive and residual flows, and flows in continuous time. Each lesson
-# asks one question, and you answer it with your own code.
+# In this course you build such maps yourself, from a change of variables on paper to models that you train. Each lesson
+# asks one question, and you answer it with your own code. The lessons that are ready stand in the table. Still to come are
+# lessons on elementwise and linear flows, splines, autoregressive and residual flows, and flows in continuous time; the
+# numbers leave room for them.
 #
 # | Lesson | The question | Minutes | Points | First |
 # | :-- | :-- | --: | --: | :-- |
 # | [00 Start here](00_start/start.ipynb) | How does this course work, and is your machine ready for it? | 60 | 20 | nothing |
 # | [02 Change of variables](02_change_of_variables/change_of_variables.ipynb) | You push every point of a density through a function. What is the density of the result? | 120 | 20 | Start here |
-# | [04 Determinants](04_determinants/determinants.ipynb) | A flow needs a determinant at every point of every batch. What does that cost, and how do we avoid it? | 110 | 20 | Change of variables |
+# | [04 Determinants](04_determinants/determinants.ipynb) | A flow needs a determinant at every point of every batch. What does that cost, and how do we avoid it? | 120 | 20 | Change of variables |
 # | [08 Coupling flows](08_coupling/coupling.ipynb) | How can a neural network take part in a map that must be invertible, with a determinant that costs nothing? | 120 | 20 | Change of variables, Determinants |
 #
 # **For whom.** You have written some Python, and know derivatives, matrices and what a probability density is. NumPy and

@@ -83,9 +83,34 @@ def mean_added(x):
     return x + x.mean(axis=0)
 
 
-@wrong("center", "This is the mean point itself, and not the batch without it.")
+@wrong("center", "You return the mean point. Subtract it from the batch.")
 def the_mean_point(x):
     return x.mean(axis=0)
+
+
+@wrong(
+    "center",
+    "You subtract the sum of the points, which is N times too far. What makes a mean of a sum?",
+)
+def sum_for_mean(x):
+    return x - x.sum(axis=0)
+
+
+@wrong(
+    "center",
+    "You center the batch, and then you divide it by its spread. Is that asked for?",
+)
+def divided_by_the_spread(x):
+    with np.errstate(all="ignore"):
+        return (x - x.mean(axis=0)) / x.std(axis=0)
+
+
+@wrong(
+    "center",
+    "You subtract the median: each column now has its middle at zero, and its mean elsewhere. Which one is asked for?",
+)
+def median_for_mean(x):
+    return x - np.median(x, axis=0)
 
 
 # scale_and_shift: z = x exp(s) + t.
@@ -135,6 +160,34 @@ def the_way_back(x, s, t):
     return (x - t) * np.exp(-s)
 
 
+@wrong(
+    "scale_and_shift", "Your points are scaled, and not shifted. Which argument does your function never use?"
+)
+def without_t(x, s, t):
+    return x * np.exp(s)
+
+
+@wrong("scale_and_shift", "You subtract t where the formula adds it.")
+def minus_t(x, s, t):
+    return x * np.exp(s) - t
+
+
+@wrong(
+    "scale_and_shift",
+    "The two letters have changed places: you scale by exp(t) and shift by s. Which is which in the formula?",
+)
+def swapped(x, s, t):
+    return x * np.exp(t) + s
+
+
+@wrong(
+    "scale_and_shift",
+    "The shift has got into the exponent, where it scales. Where does exp end in the formula?",
+)
+def shift_in_the_exponent(x, s, t):
+    return x * np.exp(s + t)
+
+
 # noise_log_density: the standard normal in D dimensions.
 
 
@@ -174,6 +227,39 @@ def not_summed(z):
 )
 def summed_over_everything(z):
     return np.sum(-0.5 * (np.square(z) + math.log(2 * math.pi)))
+
+
+@wrong(
+    "noise_log_density",
+    "You sum over the points: each column has become one number. Which axis runs over the coordinates, "
+    "counted from the end?",
+)
+def summed_over_the_points(z):
+    return -0.5 * np.square(z).sum(axis=0) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
+
+
+@wrong(
+    "noise_log_density",
+    "Your constant counts points: len(z) is the length of the first axis. Which axis has length D?",
+)
+def points_for_dimensions(z):
+    return -0.5 * np.square(z).sum(axis=-1) - 0.5 * len(z) * math.log(2 * math.pi)
+
+
+@wrong(
+    "noise_log_density",
+    "Your constant is twice what it should be. What does the square root in 1/sqrt(2 pi) do to the logarithm?",
+)
+def constant_without_the_root(z):
+    return -0.5 * np.square(z).sum(axis=-1) - z.shape[-1] * math.log(2 * math.pi)
+
+
+@wrong(
+    "noise_log_density",
+    "Your constant has the wrong sign. sqrt(2 pi) stands below the fraction line: what is the logarithm of 1/c?",
+)
+def constant_added(z):
+    return -0.5 * np.square(z).sum(axis=-1) + 0.5 * z.shape[-1] * math.log(2 * math.pi)
 
 
 @wrong("noise_log_density", "This is the density itself. Its logarithm is asked for.")
@@ -238,7 +324,7 @@ def maximum_not_given_back(a):
 
 @wrong(
     "log_sum_exp",
-    "Your values are too small by log K, the logarithm of the number of terms: you average where you should add up.",
+    "Your values are too small by the logarithm of the number of terms: you average where you should add up.",
 )
 def mean_for_sum(a):
     m = a.max(axis=-1, keepdims=True)
@@ -269,6 +355,27 @@ def one_maximum_for_all(a):
 )
 def over_all_rows(a):
     return a.max() + np.log(np.exp(a - a.max()).sum())
+
+
+@wrong(
+    "log_sum_exp",
+    "You pull out the smallest term. The exponents that remain are positive, and may overflow, or the term is zero and "
+    "cannot be divided by. Which term keeps all exponents at 0 or below?",
+)
+def smallest_term(a):
+    m = a.min(axis=-1, keepdims=True)
+    with np.errstate(all="ignore"):
+        return m[..., 0] + np.log(np.exp(a - m).sum(axis=-1))
+
+
+@wrong(
+    "log_sum_exp",
+    "squeeze() without an axis drops every axis of length 1, those in front as well, and broadcasting does the rest. "
+    "Which axis do you want to lose?",
+)
+def squeezed_everywhere(a):
+    m = a.max(axis=-1, keepdims=True)
+    return m.squeeze() + np.log(np.exp(a - m).sum(axis=-1))
 
 
 # alike: the property test.
@@ -333,3 +440,67 @@ def any_entry(together, alone):
     if together.shape != alone.shape:
         return False
     return bool(np.any(np.abs(together - alone) < 1e-6))
+
+
+@wrong(
+    "alike",
+    "Your test lets errors cancel: one entry too large and another too small add up to nothing. "
+    "What must be small at each entry, before anything is summed?",
+)
+def difference_of_sums(together, alone):
+    if together.shape != alone.shape:
+        return False
+    return bool(abs((together - alone).sum()) < 1e-6)
+
+
+@wrong(
+    "alike",
+    "Your test compares totals alone. Arrays of any shape, with any errors that cancel, have the same total.",
+)
+def totals(together, alone):
+    return bool(np.isclose(np.sum(together), np.sum(alone), rtol=0, atol=1e-6))
+
+
+@wrong(
+    "alike",
+    "nan in both arrays passes your test. A function that returns nan on every input would be called right. "
+    "What does equal_nan do?",
+)
+def nan_like_nan(together, alone):
+    return together.shape == alone.shape and np.allclose(together, alone, rtol=0, atol=1e-6, equal_nan=True)
+
+
+@wrong(
+    "alike",
+    "Your test takes the absolute values first, so that -1.5 and 1.5 are alike, and too small an entry passes. "
+    "Which number should be small without its sign?",
+)
+def sizes_compared(together, alone):
+    if together.shape != alone.shape:
+        return False
+    return bool(np.all(np.abs(together) - np.abs(alone) < 1e-6))
+
+
+@wrong(
+    "alike",
+    "Your test compares the shapes alone. Two arrays of one shape may hold different numbers.",
+)
+def shapes_alone(together, alone):
+    return together.shape == alone.shape
+
+
+@wrong(
+    "alike",
+    "Your test counts the axes. Lengths matter too: shapes (1,) and (2,) have one axis each, and broadcast.",
+)
+def axes_counted(together, alone):
+    return together.ndim == alone.ndim and bool(np.all(np.abs(together - alone) < 1e-6))
+
+
+@wrong(
+    "alike",
+    "Two things. Sums in another order round differently, and == convicts them; and arrays of different shapes are "
+    "broadcast before they are compared. Begin with the shapes.",
+)
+def exact_and_broadcast(together, alone):
+    return bool(np.all(together == alone))

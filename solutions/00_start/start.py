@@ -179,21 +179,23 @@ else:
 # | :-- | :-- | :-- | :-- |
 # | ○ | not attempted | your function is not there, or is still empty | write it, or run its cell |
 # | ! | error in your code | Python stopped in *your* line, which is shown | mend that line |
-# | ✗ | not right yet | it ran, and what came back is wrong | read the reason; it ends in a question |
+# | ✗ | not right yet | it ran, and what came back is wrong | read the reason; it often ends in a question |
 # | ✓ | right | all public checks passed | go on |
 #
 # If you make the same mistake a second time, the check says more. Below each statement stand *hints*, titled by symptom; click on one to open it. The last hint is a template with blanks.
 #
 # Most exercises also have *hidden tests*: the same question with other numbers and shapes, asked when your work is graded. They are there so that a function has to be right in general, and code that is passes both. The line under the title of an exercise says what it is worth, how hard it is and how much rests on it.
+#
+# Exercises are about points. Many points in one array are a *batch*: in an array of shape `(N, D)`, each of the `N` rows is a point, and each of the `D` columns a coordinate.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "0771e6cbe073e9ebb2719c97d32b2ff3", "grade": false, "grade_id": "squared_length_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "56e30b09172d696b7c49d9d37dfb08eb", "grade": false, "grade_id": "squared_length_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 1: one that is right already
 #
 # difficulty 1 of 5 · importance 2 of 5 · 3 minutes · 1 point
 #
 # `squared_length(x)` gives the squared length of each point of a batch, $x_1^2 + \dots + x_D^2$. There is nothing to write. Run the cell, then run the check below it.
 #
-# Look at the last two lines of the cell all the same, a comment in capitals and a `raise`. Every cell that is yours comes with them. They mark the place of your code, and they stop Python there, so that an empty function is not taken for a wrong one. Here `return` comes first, so Python never reaches them. In other exercises you replace both by your code.
+# Look at the last two lines of the cell all the same, a comment in capitals and a `raise` (it stops Python with an error). Every cell that is yours comes with them. They mark the place of your code, and keep an empty function from being taken for a wrong one. Here `return` comes first, so Python never reaches them. In other exercises you replace both by your code.
 #
 # <details><summary>"It says not attempted"</summary>
 #
@@ -227,14 +229,14 @@ cases = [(np.array([[3.0, 4.0], [1.0, -1.0], [0.5, 2.0]]),), (np.array([[2.0, -3
 check.values("start.squared_length", cases, one_at_a_time, hidden=False)
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "85422cbdcd5b647f21d7723867577ee6", "grade": false, "grade_id": "center_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "cac84b591e5290ecbf15fa8e9a44dd70", "grade": false, "grade_id": "center_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 2: one that needs a fix
 #
 # difficulty 1 of 5 · importance 3 of 5 · 5 minutes · 3 points
 #
 # `center(x)` should move a batch so that its mean point lies at the origin. `x` has shape `(N, D)`, one point in each *row*, and every *column* of the result has mean zero: `center(np.array([[1.0, 10.0], [3.0, 30.0]]))` is `[[-1., -10.], [1., 10.]]`.
 #
-# Somebody wrote it with one mistake. Run the cell and the check as they are, and read the message. Then repair the marked line. The usual two lines below it can go.
+# Somebody wrote it with one mistake. Run the cell and the check as they are, and read the message. Then repair the marked line; delete the comment and the `raise` below it, or leave them. (`keepdims=True` keeps the axis along which the mean is taken, with length 1.)
 #
 # <details><summary>"I do not know what axis means"</summary>
 #
@@ -243,7 +245,7 @@ check.values("start.squared_length", cases, one_at_a_time, hidden=False)
 # </details>
 # <details><summary>"It works without keepdims, or does it?"</summary>
 #
-# NumPy lines shapes up from the right: `(5, 2)` minus `(2,)` subtracts the two numbers from every row.
+# It does, for the right axis: `(5, 2)` minus `(2,)` subtracts the two numbers from every row. Section 3 says why.
 #
 # </details>
 # <details><summary>A template</summary>
@@ -275,14 +277,14 @@ check.values("start.center", cases, column_by_column)
 # %% nbgrader={"cell_type": "code", "checksum": "8870bb102b63454826023b0522be9183", "grade": true, "grade_id": "center_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 # Hidden tests run here when your work is graded: 2 points.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "3d21daaa922f5eecbddb3e1798b0a8ae", "grade": false, "grade_id": "scale_and_shift_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "904164329f3e80dfa9c2ca0445c8cde4", "grade": false, "grade_id": "scale_and_shift_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 3: all four outcomes
 #
 # difficulty 1 of 5 · importance 4 of 5 · 6 minutes · 3 points
 #
 # The smallest flow of the course multiplies and adds: $z = x\,e^{s} + t$, coordinate by coordinate. The scale is written $e^s$ because it is then never zero, whatever number $s$ is, so the way back always exists.
 #
-# Write `scale_and_shift(x, s, t)`. `x` has shape `(..., D)`, `s` and `t` have shape `(D,)`. For example, with `x = [1., 2.]`, `s = [0., 0.]` and `t = [10., 10.]` the answer is `[11., 12.]`.
+# Write `scale_and_shift(x, s, t)`. `x` has shape `(..., D)`: the last axis runs over the $D$ coordinates, and in front of it there may be no axis (one point), one (a batch), or more. `s` and `t` have shape `(D,)`. For example, with `x = [1., 2.]`, `s = [0., 0.]` and `t = [10., 10.]` the answer is `[11., 12.]`.
 #
 # Meet the four outcomes on the way. After each change, run the cell and then the check:
 #
@@ -298,7 +300,7 @@ check.values("start.center", cases, column_by_column)
 # </details>
 # <details><summary>"Do I need a loop over the points?"</summary>
 #
-# No. `s` of shape `(D,)` lines up with the last axis of `x`, and NumPy repeats it along all the others.
+# No. NumPy matches `s` of shape `(D,)` with the last axis of `x`, and repeats it for every point.
 #
 # </details>
 # <details><summary>A template</summary>
@@ -313,7 +315,7 @@ def scale_and_shift(x, s, t):
     return x * np.exp(s) + t
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "649a06a92f83301eea5d6072ce18717e", "grade": true, "grade_id": "scale_and_shift_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "0b77675ba33c9f77fb3d6974eb8aac5c", "grade": true, "grade_id": "scale_and_shift_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 import math
 
 import numpy as np
@@ -321,11 +323,14 @@ from autograder import check
 
 
 def coordinate_by_coordinate(x, s, t):
-    return np.array([[point[i] * math.exp(s[i]) + t[i] for i in range(len(s))] for point in x])
+    points = x.reshape(-1, len(s))
+    moved = [[point[i] * math.exp(s[i]) + t[i] for i in range(len(s))] for point in points]
+    return np.reshape(moved, x.shape)
 
 
 rng = np.random.default_rng(0)
-cases = [(rng.normal(size=(n, d)), rng.normal(size=d), rng.normal(size=d)) for n, d in [(3, 2), (1, 4)]]
+shapes = [(3, 2), (1, 4), (2,), (2, 2, 3)]
+cases = [(rng.normal(size=shape), *rng.normal(size=(2, shape[-1]))) for shape in shapes]
 check.values("start.scale_and_shift", cases, coordinate_by_coordinate)
 
 # %% nbgrader={"cell_type": "code", "checksum": "579fe0dbeb1cf817c8f7089332a33574", "grade": true, "grade_id": "scale_and_shift_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
@@ -334,7 +339,7 @@ check.values("start.scale_and_shift", cases, coordinate_by_coordinate)
 # %% [markdown]
 # ## 3. Arrays: a whole batch at once
 #
-# Loops over points are slow in Python and hide what is meant. Everything in this course works on *batches*: arrays of shape `(..., D)`, where the last axis runs over the $D$ coordinates of a point and all axes before it, as many as there are, over points. One point is `(D,)`, a batch `(N, D)`, a batch of batches `(M, N, D)`. A function that gives one number for each point, as `squared_length` does, returns `(...)`: the last axis is gone.
+# Loops over points are slow in Python and hide what is meant. Everything in this course works on batches: arrays of shape `(..., D)`, where the last axis runs over the $D$ coordinates of a point and all axes before it, as many as there are, over points. One point is `(D,)`, many are `(N, D)`, a batch of batches is `(M, N, D)`. A function that gives one number for each point, as `squared_length` does, returns `(...)`: the last axis is gone.
 #
 # So count axes from the end. `x.sum(axis=-1)` sums over coordinates whatever stands in front; `x.sum(axis=1)` does so only for `(N, D)`.
 #
@@ -342,30 +347,31 @@ check.values("start.scale_and_shift", cases, coordinate_by_coordinate)
 
 # %% tags=["show", "hide-input"]
 predict(
-    "a has shape (5,) and b has shape (5, 1). What is the shape of a - b?",
-    ["(5,): they hold five numbers each", "(5, 5): each number of a with each of b", "None: NumPy refuses"],
+    "u has shape (5,) and v has shape (5, 1). What is the shape of u - v?",
+    ["(5,): they hold five numbers each", "(5, 5): each number of u with each of v", "None: NumPy refuses"],
 )
 
 # %% tags=["show"]
-a = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
-b = a.reshape(5, 1)
-print("shape of a - b            ", (a - b).shape)
-print("mean squared difference   ", np.mean((a - b) ** 2))
-print("the same with b.squeeze() ", np.mean((a - b.squeeze()) ** 2))
+u = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+v = u.reshape(5, 1)
+print("shape of u - v            ", (u - v).shape)
+print("mean squared difference   ", np.mean((u - v) ** 2))
+print("the same with v.squeeze() ", np.mean((u - v.squeeze()) ** 2))
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "f6ccf2a5ada24661fb4244413f56335a", "grade": false, "grade_id": "noise_log_density_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown]
+# Five numbers compared with themselves have a mean squared difference of 4, without a word of warning. It is the mistake that you will meet most often in flow code. So know your shapes.
+
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "7f6184911a9b6a78663b936c6700f494", "grade": false, "grade_id": "noise_log_density_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 4: the density of noise
 #
-# difficulty 2 of 5 · importance 5 of 5 · 9 minutes · 4 points
-#
-# Five numbers compared with themselves have a mean squared difference of 4, without a word of warning. It is the mistake that you will meet most often in flow code. So know your shapes.
+# difficulty 2 of 5 · importance 5 of 5 · 12 minutes · 4 points
 #
 # Now a derivation, with its result typed as code. *Noise* in this course is the standard normal in $D$ dimensions: $D$ independent coordinates, each with the density
 #
 # $$p(z_i) = \frac{1}{\sqrt{2\pi}}\, e^{-z_i^2/2} .$$
 #
-# Independent means that the densities multiply. Take the logarithm of the product, on paper, and write `noise_log_density(z)`: `z` has shape `(..., D)`, the result `(...)`. What is the constant in front, in $D$ dimensions? A right function gives $-1.838$ at the origin in two dimensions. When yours is right, the interactive below runs it.
+# Independent means that the densities multiply. Take the logarithm of the product, on paper, and write `noise_log_density(z)`: `z` has shape `(..., D)`, the result `(...)`. It may be one point, and $D$ may be 1000. What is the constant in front, in $D$ dimensions? A right function gives $-1.838$ at the origin in two dimensions. When yours is right, the interactive below runs it.
 #
 # <details><summary>"I get one number for each coordinate"</summary>
 #
@@ -388,30 +394,33 @@ print("the same with b.squeeze() ", np.mean((a - b.squeeze()) ** 2))
 #
 # </details>
 
-# %% nbgrader={"cell_type": "code", "checksum": "36dca5f2f58a130580cbee4e9ded0c8f", "grade": false, "grade_id": "noise_log_density", "locked": false, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "68606579f16d0e90d47aa70f5c3291a1", "grade": false, "grade_id": "noise_log_density", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def noise_log_density(z):
-    """log p_Z(z) of the standard normal in D dimensions. z: (..., D) -> (...)."""
+    """The log-density of the standard normal in D dimensions. z: (..., D) -> (...)."""
     return -0.5 * np.square(z).sum(axis=-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "594e3210fd3b8846384c6b13094c1276", "grade": true, "grade_id": "noise_log_density_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "2bbda72ffd88d737954dddcde1ab839f", "grade": true, "grade_id": "noise_log_density_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 import math
+from decimal import Decimal
 
 import numpy as np
 from autograder import check
 
 
 def product_of_densities(z):
-    """The slow specification: multiply the densities of the coordinates, then take the logarithm."""
+    """The slow specification: multiply the densities, in decimals that never round to zero; then the logarithm."""
 
     def density(c):
-        return math.exp(-(c**2) / 2) / math.sqrt(2 * math.pi)
+        return Decimal(math.exp(-(c**2) / 2) / math.sqrt(2 * math.pi))
 
-    return np.log([math.prod(density(float(c)) for c in point) for point in z])
+    products = [math.prod(density(float(c)) for c in point) for point in z.reshape(-1, z.shape[-1])]
+    return np.reshape([float(product.ln()) for product in products], z.shape[:-1])
 
 
 rng = np.random.default_rng(0)
 cases = [(np.array([[0.3, -1.2], [0.0, 0.0], [2.0, 1.0]]),), (rng.normal(size=(4, 5)),)]
+cases += [(rng.normal(size=3),), (rng.normal(size=(2, 1000)),)]  # one point; many dimensions
 check.values("start.noise_log_density", cases, product_of_densities)
 
 # %% nbgrader={"cell_type": "code", "checksum": "b7e2d2c878cab64fe443bf8087a199c6", "grade": true, "grade_id": "noise_log_density_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
@@ -448,30 +457,28 @@ def draw_dimensions(scene, D):
 play(draw_dimensions, D=slider(1, 1000, 2, step=1, label="dimensions D"))
 
 # %% [markdown]
-# Two surprises. In many dimensions noise does not sit at the origin, where its density is highest: it lies in a thin shell of radius about $\sqrt D$. And beyond some 500 dimensions the density of a typical point is *zero* to the computer; its logarithm is an ordinary number. Drag to $D = 784$, the number of pixels of a small image. This is why every density in this course is a log-density.
+# Two surprises. In many dimensions noise does not sit at the origin, where its density is highest: it lies in a thin shell of radius about $\sqrt D$, since each of the $D$ squares that make up the squared length is 1 on average. And beyond some 500 dimensions the density of a typical point is *zero* to the computer; its logarithm is an ordinary number. Drag to $D = 784$, the number of pixels of a small image. This is why every density in this course is a log-density.
 #
 # ## 4. The notation
 #
-# One notation, from here to the last lesson. Each row has its twin in code, run below on a flow that multiplies by $a$ and adds $b$, coordinate by coordinate. What $J$ is doing there is the subject of [Change of variables](../02_change_of_variables/change_of_variables.ipynb); today, just learn to read it.
+# One notation, from here to the last lesson. Each row has its twin in code, run below on a flow that scales and shifts each coordinate. What $J$ is doing there is the subject of [Change of variables](../02_change_of_variables/change_of_variables.ipynb); today, just learn to read it.
 #
 # | symbol | meaning | in code |
 # | :-- | :-- | :-- |
 # | $x$, $z$ | data and noise, each of shape `(..., D)` | `x.shape` |
-# | $f : x \to z$ | the flow, from data to noise | `z = f(x)` |
-# | $J_{ij} = \partial z_i / \partial x_j$ | the Jacobian of $f$ at a point: how output $i$ changes with input $j$ | `J = np.diag(a)` |
-# | $\log\lvert\det J\rvert$ | the log-determinant: by how much $f$ stretches volume there | `log_det = np.log(np.abs(a)).sum()` |
-# | $\log p_X(x) = \log p_Z(f(x)) + \log\lvert\det J\rvert$ | the log-density of data, the only sign convention | `log_p = log_noise(f(x)) + log_det` |
-# | $x = f^{-1}(z)$ | sampling: from noise to data | `x = (z - b) / a` |
+# | $f : x \to z$ and $f^{-1}$ | the flow, from data to noise; its inverse samples, from noise to data | `z = f(x)`, `x = (z - shift) / scale` |
+# | $J_{ij} = \partial z_i / \partial x_j$ and $\log\lvert\det J\rvert$ | the Jacobian of $f$ at a point, how output $i$ changes with input $j$; its log-determinant, by how much $f$ stretches volume there | `J = np.diag(scale)`, `log_det = np.log(np.abs(scale)).sum()` |
+# | $\log p_X(x) = \log p_Z(f(x)) + \log\lvert\det J\rvert$ | the log-density of data, from that of noise; every lesson uses this sign | `log_p = log_noise(f(x)) + log_det` |
 # | $f = f_K \circ \dots \circ f_1$ | composition: $f_1$ meets the data first, log-determinants add | `for f_k in layers: x = f_k(x)` |
 #
-# In the library each flow does both ways and keeps the books: `z, log_det = f.forward(x)` and `x, log_det = f.inverse(z)`.
+# In the library each flow goes both ways and returns the log-determinant with the point: `z, log_det = f.forward(x)` and `x, log_det = f.inverse(z)`.
 
 # %% tags=["show"]
-a, b = np.array([3.0, -0.5]), np.array([1.0, 0.0])
+scale, shift = np.array([3.0, -0.5]), np.array([1.0, 0.0])
 
 
 def f(x):
-    return a * x + b
+    return scale * x + shift
 
 
 def log_noise(z):
@@ -482,26 +489,26 @@ def log_noise(z):
 x = np.array([[0.2, -0.4], [1.0, 3.0], [0.0, 0.0], [-2.0, 1.0]])
 z = f(x)
 print("x, z                  ", x.shape, z.shape)
-J, h = np.diag(a), 1e-6
+J, h = np.diag(scale), 1e-6
 measured = np.stack([(f(x[0] + h * e) - f(x[0] - h * e)) / (2 * h) for e in np.eye(2)], axis=1)
 print("J, and J measured     ", J.round(4).tolist(), measured.round(4).tolist())
-log_det = np.log(np.abs(a)).sum()
+log_det = np.log(np.abs(scale)).sum()
 print("log abs det J         ", log_det.round(4), np.linalg.slogdet(J)[1].round(4))
 log_p = log_noise(f(x)) + log_det
 print("log p_X(x)            ", log_p.round(3))
 edges = np.linspace(-30, 30, 1201)
 grid = np.stack(np.meshgrid(edges, edges), axis=-1)
-print("mass of p_X on a grid ", (np.exp(log_noise(f(grid)) + log_det).sum() * 0.05**2).round(6))
-print("f^-1(f(x)) is x       ", np.allclose((z - b) / a, x))
+print("p_X integrates to     ", (np.exp(log_noise(f(grid)) + log_det).sum() * 0.05**2).round(6))
+print("f^-1(f(x)) is x       ", np.allclose((z - shift) / scale, x))
 layers, total = [f, f, f], 0.0
 for f_k in layers:
     x, total = f_k(x), total + log_det
-print("f o f o f: log-dets   ", total.round(4))
+print("f o f o f: log-dets   ", total.round(4), np.linalg.slogdet(J @ J @ J)[1].round(4))
 
 # %% [markdown]
 # ## 5. Numbers that are too small
 #
-# A density is often a sum. The two moons of the first picture are a mixture of $K = 32$ small Gaussians, and the density of a mixture is the average of their densities. Far from the moons every term is tiny, and `exp` gives zero. That is *underflow*; beyond about $e^{709}$ the opposite happens, *overflow*, and `exp` gives infinity.
+# A density is often a sum. The two moons of the first picture are a mixture of 32 small Gaussians, and the density of a mixture is the average of their densities. Far from the moons every term is tiny, and `exp` gives zero. That is *underflow*; beyond about $e^{709}$ the opposite happens, *overflow*, and `exp` gives infinity.
 
 # %% tags=["show"]
 with np.errstate(all="ignore"):
@@ -509,22 +516,22 @@ with np.errstate(all="ignore"):
         print(f"a = {a!s:18} log(sum(exp(a))) = {np.log(np.sum(np.exp(a)))}")
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "c0203e8cad7ca3a79ec2a67c22cb359a", "grade": false, "grade_id": "log_sum_exp_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "e878074c692b10fc5dfdf5ba82e35da2", "grade": false, "grade_id": "log_sum_exp_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 5: the log of a sum
 #
 # difficulty 2 of 5 · importance 5 of 5 · 9 minutes · 4 points
 #
 # The second answer should be near $-1000$, the third near $1000$. Pull the largest term, with $m = \max_k a_k$, out of the sum:
 #
-# $$\log\sum_{k=1}^{K} e^{a_k} = \log\Bigl(e^{m}\sum_{k=1}^{K} e^{a_k - m}\Bigr) = m + \log\sum_{k=1}^{K} e^{a_k - m} .$$
+# $$\log\sum_{k=1}^{n} e^{a_k} = \log\Bigl(e^{m}\sum_{k=1}^{n} e^{a_k - m}\Bigr) = m + \log\sum_{k=1}^{n} e^{a_k - m} .$$
 #
 # On the right every exponent is at most 0, so nothing overflows, and one of them is exactly 0, so the sum is at least 1 and its logarithm is safe.
 #
-# Write `log_sum_exp(a)`: `a` has shape `(..., K)`, the result `(...)`, one number for each row. An entry may be `-np.inf`, a term that is zero, as long as another in its row is finite. For example `log_sum_exp(np.zeros((3, 2)))` is three times $\log 2$, about 0.693. When you are right, the interactive below paints the moons with your function.
+# Write `log_sum_exp(a)`: `a` has shape `(..., n)`, the result `(...)`, one number for each row. An entry may be `-np.inf`, a term that is zero, as long as another in its row is finite. For example `log_sum_exp(np.zeros((3, 2)))` is three times $\log 2$, about 0.693. When you are right, the interactive below paints the moons with your function.
 #
 # <details><summary>"The shapes do not fit when I subtract the maximum"</summary>
 #
-# `a` has shape `(..., K)` and `a.max(axis=-1)` has shape `(...)`. With `keepdims=True` the last axis stays, with length 1, and broadcasting does what you want.
+# `a` has shape `(..., n)` and `a.max(axis=-1)` has shape `(...)`. With `keepdims=True` the last axis stays, with length 1, and broadcasting does what you want.
 #
 # </details>
 # <details><summary>"One row is right and another is -inf"</summary>
@@ -534,18 +541,18 @@ with np.errstate(all="ignore"):
 # </details>
 # <details><summary>A template</summary>
 #
-# `m = a.max(axis=-1, keepdims=True)`, then `return ____ + np.log(np.exp(____).sum(axis=-1))`, where the first blank has the shape `(...)`.
+# `m = a.max(axis=-1, keepdims=True)`, then `return ____ + np.log(np.exp(____).sum(axis=-1))`, where the first blank is `m` without its last axis: `m[..., 0]`.
 #
 # </details>
 
-# %% nbgrader={"cell_type": "code", "checksum": "aaf69d37631655e48a15daab705e46d1", "grade": false, "grade_id": "log_sum_exp", "locked": false, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "76957ee16c2d28e32be1e9ba7c009560", "grade": false, "grade_id": "log_sum_exp", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def log_sum_exp(a):
-    """log(sum(exp(a))) over the last axis, without overflow. a: (..., K) -> (...)."""
+    """log(sum(exp(a))) over the last axis, without overflow. a: (..., n) -> (...)."""
     m = a.max(axis=-1, keepdims=True)
     return m.squeeze(axis=-1) + np.log(np.exp(a - m).sum(axis=-1))
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "a52b2e944794d3ba7a72473b23af758f", "grade": true, "grade_id": "log_sum_exp_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "c5e92f87d8ed0a0908beab67efaf1170", "grade": true, "grade_id": "log_sum_exp_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 import numpy as np
 from autograder import check
 
@@ -562,6 +569,8 @@ cases = [
     (np.array([[0.0, 0.0, 0.0], [1.0, -2.0, 0.5]]),),
     (np.array([[-1000.0, -1001.0], [-2000.0, -2003.0]]),),
     (np.array([1000.0, 999.0]),),
+    (np.array([[-np.inf, 0.0], [3.0, -900.0]]),),  # a term that is zero
+    (np.array([[[1.0, 2.0]], [[0.5, -0.5]], [[0.0, 9.0]]]),),  # an axis of length 1 in front
 ]
 check.values("start.log_sum_exp", cases, two_at_a_time)
 
@@ -598,13 +607,13 @@ play(
 
 
 # %% [markdown]
-# With the plain formula everything outside the outline is lost, although the points there are only a few units away from the moons. One such point in a batch of data makes the loss infinite.
+# With the plain formula everything in the blank region is lost, although the points there are only a few units away from the moons. One such point makes the average log-density of a whole batch infinite.
 #
 # ## 6. A test that needs no formula
 #
-# How do you test a function whose right values you do not know? By a *property*: something that holds for every right function and every input. Here is one that all functions of this course share. **Each point of a batch is treated on its own.** So the result for the batch must be the results for its points, one by one. No formula is needed, any input will do, and it catches sums over the wrong axis, forgotten axes and statistics that leak from point to point.
+# How do you test a function whose right values you do not know? By a *property*: something that holds for every right function and every input. Here is one that all functions of this course share. **Each point of a batch is treated on its own.** So the result for the batch must be the results for its points, one by one. No formula is needed, any input will do, and it catches sums over the wrong axis, forgotten axes and means over the batch, which let one point change the result of another.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "a2911d7ea645222f9581f4de311836ac", "grade": false, "grade_id": "alike_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "e03cd8681b3edfaade29ca91a7f6a35e", "grade": false, "grade_id": "alike_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 6: together or alone
 #
 # difficulty 2 of 5 · importance 4 of 5 · 8 minutes · 5 points
@@ -615,7 +624,7 @@ play(
 # - every entry must agree up to rounding: differences below $10^{-6}$ are fine;
 # - `nan` is like nothing, not even like another `nan`.
 #
-# The public check brings you a right function and several broken ones. The cell after it sets your test on four functions, one of which has a bug.
+# The public check brings you a right function and several broken ones. The cell after it sets your test on four functions: the length of a point, its log-density, *softmax* (the exponentials of the coordinates, divided by their sum) and *standardize* (a mean subtracted, then a division by the spread). One of them has a bug.
 #
 # <details><summary>"nan gets True"</summary>
 #
@@ -641,22 +650,28 @@ def alike(together, alone):
     return bool(np.all(np.abs(together - alone) < 1e-6))
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "6c9b610bd0c19a710a880028723516c3", "grade": true, "grade_id": "alike_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "98d394f45bc329266d037efda013e898", "grade": true, "grade_id": "alike_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 import numpy as np
 from autograder import check
 
 alone = np.array([-1.5, 0.25, -0.5])
+with_nan = np.array([-1.5, np.nan, -0.5])
 suspects = {
-    "right, with other last digits": (alone + np.array([1e-12, 0, -1e-12]), True),
-    "one entry too large": (alone + np.array([0, 0.1, 0]), False),
-    "one entry too small": (alone - np.array([0, 0, 0.1]), False),
-    "all entries wrong": (-alone, False),
-    "summed over the batch": (np.array(alone.sum()), False),
-    "nan": (np.full(3, np.nan), False),
+    "right": (alone, alone, True),
+    "right, with other last digits": (alone + np.array([1e-12, 0, -1e-12]), alone, True),
+    "one entry too large": (alone + np.array([0, 0.1, 0]), alone, False),
+    "one entry too small": (alone - np.array([0, 0, 0.1]), alone, False),
+    "errors that cancel": (alone + np.array([0.1, -0.1, 0]), alone, False),
+    "all entries wrong": (-alone, alone, False),
+    "summed over the batch": (np.array(alone.sum()), alone, False),
+    "nan": (with_nan, alone, False),
+    "nan in both": (with_nan, with_nan, False),
+    "one axis too many": (np.array([[0.7]]), np.array([0.7]), False),
+    "a column": (np.full((2, 1), 0.7), np.full(2, 0.7), False),
+    "one value for two points": (np.full(1, 0.7), np.full(2, 0.7), False),
 }
-cases = [(together, alone) for together, _ in suspects.values()]
-cases += [(np.array([[0.7]]), np.array([0.7])), (np.full((2, 1), 0.7), np.full(2, 0.7))]  # shapes differ
-answers = iter([answer for _, answer in suspects.values()] + [False, False])
+cases = [(together, alone) for together, alone, _ in suspects.values()]
+answers = iter([answer for _, _, answer in suspects.values()])
 check.values("start.alike", cases, reference=lambda together, alone: next(answers))
 
 # %% nbgrader={"cell_type": "code", "checksum": "4c1e4b5d6e3fe6091d30c9f658b969d7", "grade": true, "grade_id": "alike_hidden", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
@@ -669,7 +684,7 @@ suspects = {
     "softmax": lambda x: np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True),
     "standardize": lambda x: (x - x.mean(axis=0)) / np.sqrt(1 + x.var(axis=0)),
 }
-words = {True: "treats points alike", False: "lets points meddle", None: "waits for your test"}
+words = {True: "treats points alike", False: "mixes points", None: "waits for your test"}
 same = check.yours("start.alike", otherwise=lambda together, alone: None)
 points = np.random.default_rng(2).normal(size=(6, 2))
 for name, function in suspects.items():

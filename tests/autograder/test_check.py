@@ -129,6 +129,7 @@ def test_error_in_your_code(student, kind, line):
         ("return max(x)", "NumPy's own functions take an axis"),
         ("return len(x.sum())", "nor has an array of shape ()"),
         ("return x @ unknown", "Every name that a function uses"),
+        ("return x.sum(axis=2)", "Counted from the end, which axis do you mean?"),
     ],
 )
 def test_a_second_error_is_told_what_python_meant(body, more):

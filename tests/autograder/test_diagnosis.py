@@ -165,7 +165,10 @@ PAIRS = [(ONES + 1e-12, ONES), (ONES + 1, ONES), (np.ones(1), ONES), (ONES * np.
             lambda one, other: False if one.shape != other.shape else None,
         ),
         ("returned a string ('yes'), where True or False is asked for", lambda one, other: "yes"),
-        ("returned 1e-12, where True or False is asked for", lambda one, other: np.abs(one - other).max()),
+        (
+            "returned 1.0001e-12, where True or False is asked for",
+            lambda one, other: np.abs(one - other).max(),
+        ),
     ],
 )
 def test_true_and_false_are_no_numbers(words, student):
@@ -241,7 +244,7 @@ def test_patterns_of_entries():
     assert "is right at 15 of 16 entries. The first that is not is [1, 2]" in said(
         lambda x: np.arange(x.size).reshape(x.shape) != 6
     )
-    at_zero = [(np.array([[0.5, -1.0], [0.0, 0.0]]),), (RNG.normal(size=(3, 2)),)]
+    at_zero = [(np.array([[0.5, -1.0], [0.0, 0.0]]),), (RNG.normal(size=(3, 2)),), (np.ones(2) / 3,)]
     unsquared = finding(lambda x: -0.5 * x.sum(-1), at_zero, lambda x: -0.5 * (x**2).sum(-1))
     assert "where the input is zero, and wrong elsewhere" in unsquared.message
     assert finding(lambda x: cube(x).T, points, cube).kind == "transposed"
