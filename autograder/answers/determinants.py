@@ -82,7 +82,8 @@ def without_signs(A, memo=False):
 
 @wrong(
     "laplace",
-    "A 2 x 2 matrix comes out right, and within a minor the signs go astray. You take the sign from the column's number "
+    "A 2 x 2 matrix comes out right, and within a minor the signs go astray. You take the sign from the "
+    "column's number "
     "in A: when columns have been removed, is the first entry of the minor still in column 0?",
 )
 def sign_of_the_column_in_the_whole_matrix(A, memo=False):
@@ -109,8 +110,10 @@ def sign_of_the_column_in_the_whole_matrix(A, memo=False):
 
 @wrong(
     "laplace",
-    "Your signs begin with a minus: a 2 x 2 matrix comes out with the opposite sign. The textbook's (-1)^(i+j) is the same "
-    "whether you count from 0 or from 1, as long as row and column are counted alike. Which sign has the corner?",
+    "Your signs begin with a minus: a 2 x 2 matrix comes out with the opposite sign. The textbook's "
+    "(-1)^(i+j) is the same "
+    "whether you count from 0 or from 1, as long as row and column are counted alike. Which sign has the "
+    "corner?",
 )
 def signs_begin_with_minus(A, memo=False):
     n, known = len(A), {}
@@ -136,7 +139,8 @@ def signs_begin_with_minus(A, memo=False):
 
 @wrong(
     "laplace",
-    "The determinants are right, and you multiply more often than you need: the minor of a zero entry is worked out too. "
+    "The determinants are right, and you multiply more often than you need: the minor of a zero entry is "
+    "worked out too. "
     "What will it be multiplied by?",
 )
 def zeros_not_skipped(A, memo=False):
@@ -162,7 +166,8 @@ def zeros_not_skipped(A, memo=False):
 
 @wrong(
     "laplace",
-    "Without the memo all is right. With it you report as many multiplications as without. Is a minor that has been worked "
+    "Without the memo all is right. With it you report as many multiplications as without. Is a minor that "
+    "has been worked "
     "out looked up the second time, and what do you add to the count for a look-up?",
 )
 def memo_without_effect(A, memo=False):
@@ -185,7 +190,8 @@ def memo_without_effect(A, memo=False):
 
 @wrong(
     "laplace",
-    "Without the memo all is right. Your memo tells minors apart by their size alone, and hands out the wrong one. "
+    "Without the memo all is right. Your memo tells minors apart by their size alone, and hands out the "
+    "wrong one. "
     "What distinguishes two minors of the same size?",
 )
 def memo_by_size(A, memo=False):
@@ -212,7 +218,8 @@ def memo_by_size(A, memo=False):
 
 @wrong(
     "laplace",
-    "The determinants are right; your count charges for 1 x 1 minors too. Reading off an entry multiplies nothing.",
+    "The determinants are right; your count charges for 1 x 1 minors too. Reading off an entry multiplies "
+    "nothing.",
 )
 def single_entries_counted(A, memo=False):
     n, known = len(A), {}
@@ -259,6 +266,273 @@ def cost_of_minors_lost(A, memo=False):
     return minor(tuple(range(n)))
 
 
+@wrong(
+    "laplace",
+    "A 2 x 2 matrix comes out right. Within a minor you look up the entry by its place in the minor; row is"
+    " a row of A, where columns that have been removed still stand. Which number does the entry have there?",
+)
+def place_instead_of_the_column(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if columns in known:
+            return known[columns], 0
+        total, count = 0, 0
+        for place in range(len(columns)):
+            if row[place] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[place] * inner
+                count += cost + 1
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "The right entries are asked whether they are zero, and others are multiplied: place counts within the "
+    "minor, and row is a row of A. Which number does the entry have there?",
+)
+def place_in_the_product(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if columns in known:
+            return known[columns], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[place] * inner
+                count += cost + 1
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "The determinants are right, and your count is 0 throughout: you add what the minors cost, and they "
+    "cost nothing unless somebody counts a product. Where does an entry meet its minor?",
+)
+def terms_not_counted(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if columns in known:
+            return known[columns], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[j] * inner
+                count += cost
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "The determinants are right, and your count is twice what is asked for: you charge for the sign too. "
+    "Signs are free.",
+)
+def two_for_each_term(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if columns in known:
+            return known[columns], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[j] * inner
+                count += cost + 2
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "The determinants are right. You charge n multiplications for every term, n the size of A. How many "
+    "does an entry times its minor take?",
+)
+def size_of_the_matrix_for_each_term(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if columns in known:
+            return known[columns], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[j] * inner
+                count += cost + n
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "The determinants are right. The number of entries of the row is charged once in every turn of the "
+    "loop, and the loop already takes a turn for each entry.",
+)
+def size_of_the_minor_for_each_term(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if columns in known:
+            return known[columns], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[j] * inner
+                count += cost + len(columns)
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "The determinants are right. Your memo is at work when memo=False too, so the count is too small there.",
+)
+def memo_always(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if columns in known:
+            return known[columns], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[j] * inner
+                count += cost + 1
+        known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+def _same(det, wanted):
+    return bool(np.isclose(det, wanted, rtol=1e-6, atol=1e-8))
+
+
+def _charges_two_for_every_2_x_2(returned, A, memo=False):
+    """With the memo the count depends on whether the shortcut comes before it; then it is at least too "
+    "large."""
+    (det, count), (wanted, least) = returned, with_a_set_of_columns_as_bits(A, memo)
+    return _same(det, wanted) and (count >= least if memo else count == formula_for_2_x_2(A)[1])
+
+
+@wrong(
+    "laplace",
+    "The determinant is right. What does a 2 x 2 minor with a zero in it cost?",
+    "You charge two multiplications for a d - b c always. The expansion skips an entry of the upper row "
+    "that is zero.",
+    when=_charges_two_for_every_2_x_2,
+)
+def formula_for_2_x_2(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if len(columns) == 2:
+            i, j = columns
+            return row[i] * A[n - 1][j] - row[j] * A[n - 1][i], 2
+        if columns in known:
+            return known[columns], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[j] * inner
+                count += cost + 1
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+def _finds_the_whole_matrix_in_its_memo(returned, A, memo=False):
+    """Nothing is multiplied at all; the other inputs are right, perhaps with a memo that was not asked "
+    "for."""
+    det, count = returned
+    wanted = [with_a_set_of_columns_as_bits(A, m) for m in (memo, True)]
+    return count == 0 or (_same(det, wanted[0][0]) and count in [c for _, c in wanted])
+
+
+@wrong(
+    "laplace",
+    "For some matrices you report no multiplication at all: the whole determinant was found in the "
+    "dictionary. "
+    "Does it survive from the previous call?",
+    when=_finds_the_whole_matrix_in_its_memo,
+)
+def memo_survives(A, memo=False, known={}):  # noqa: B006
+    n = len(A)
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if memo and columns in known:
+            return known[columns], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[j] * inner
+                count += cost + 1
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
 # eliminate: (U, sign) by Gaussian elimination with partial pivoting.
 
 
@@ -292,7 +566,8 @@ def with_inversions_for_the_sign(A):
 
 @wrong(
     "eliminate",
-    "Two of your rows have become equal: U[k], U[p] = U[p], U[k] swaps views, and the second assignment reads a row that "
+    "Two of your rows have become equal: U[k], U[p] = U[p], U[k] swaps views, and the second assignment "
+    "reads a row that "
     "the first has overwritten already. How do you make NumPy copy both?",
 )
 def swap_of_views(A):
@@ -368,7 +643,8 @@ def swap_only_to_avoid_zero(A):
 
 @wrong(
     "eliminate",
-    "Your pivot is sought in the whole column, and rows above k are finished: swapping them back down spoils the triangle.",
+    "Your pivot is sought in the whole column, and rows above k are finished: swapping them back down "
+    "spoils the triangle.",
 )
 def pivot_from_finished_rows(A):
     U, sign = np.array(A, dtype=float), 1
@@ -384,7 +660,8 @@ def pivot_from_finished_rows(A):
 
 @wrong(
     "eliminate",
-    "np.argmax of a slice that begins at row k counts from the beginning of the slice. Which row of U is that?",
+    "np.argmax of a slice that begins at row k counts from the beginning of the slice. Which row of U is "
+    "that?",
 )
 def offset_of_the_slice_lost(A):
     U, sign = np.array(A, dtype=float), 1
@@ -400,7 +677,8 @@ def offset_of_the_slice_lost(A):
 
 @wrong(
     "eliminate",
-    "You take the largest entry as the pivot; a negative one may be larger in size. What was asked for is the absolute value.",
+    "You take the largest entry as the pivot; a negative one may be larger in size. What was asked for is "
+    "the absolute value.",
 )
 def largest_without_absolute_value(A):
     U, sign = np.array(A, dtype=float), 1
@@ -434,7 +712,8 @@ def rows_scaled_to_one(A):
 
 @wrong(
     "eliminate",
-    "A regular matrix comes out right. When a whole column is zero from the diagonal down, you divide by zero. "
+    "A regular matrix comes out right. When a whole column is zero from the diagonal down, you divide by "
+    "zero. "
     "What is there left to eliminate in it?",
 )
 def divides_by_the_zero_pivot(A):
@@ -482,7 +761,8 @@ def one_law_after_the_other(claims, c):
 
 @wrong(
     "broken_laws",
-    "nan gets through: every comparison with it is False, so no gap is ever too large. Ask whether the law holds, not "
+    "nan gets through: every comparison with it is False, so no gap is ever too large. Ask whether the law "
+    "holds, not "
     "whether it fails.",
 )
 def nan_gets_through(claims, c):
@@ -497,7 +777,8 @@ def nan_gets_through(claims, c):
 
 @wrong(
     "broken_laws",
-    "You expect a swap to leave the determinant alone, and so you accuse the innocent. What happens to the sign?",
+    "You expect a swap to leave the determinant alone, and so you accuse the innocent. What happens to the "
+    "sign?",
 )
 def swap_without_sign(claims, c):
     laws = {
@@ -511,8 +792,8 @@ def swap_without_sign(claims, c):
 
 @wrong(
     "broken_laws",
-    "You expect a shear to multiply the determinant by c. The area of a parallelogram is base times height: "
-    "which of them does a shear change?",
+    "You find the shear law broken where it holds. The area of a parallelogram is base times height: which "
+    "of them does a shear change?",
 )
 def shear_multiplies(claims, c):
     laws = {
@@ -542,7 +823,8 @@ def sizes_only(claims, c):
 
 @wrong(
     "broken_laws",
-    "Determinants of moderate size are judged well. Yours is a fixed tolerance: next to it, every determinant of 1e-200 "
+    "Determinants of moderate size are judged well. Yours is a fixed tolerance: next to it, every "
+    "determinant of 1e-200 "
     "is zero, and among those of 1e200 mere rounding is a crime. To what should the gap be compared?",
 )
 def fixed_tolerance(claims, c):
@@ -572,7 +854,8 @@ def isclose_as_it_comes(claims, c):
 
 @wrong(
     "broken_laws",
-    "Two infinite claims count as equal for you, as they do for Python. The exercise lets no infinite claim pass.",
+    "Two infinite claims count as equal for you, as they do for Python. The exercise lets no infinite claim"
+    " pass.",
 )
 def infinity_equals_infinity(claims, c):
     laws = {
@@ -598,6 +881,123 @@ def only_the_first(claims, c):
     return [law for law, (a, b) in laws.items() if not math.isclose(a, b, rel_tol=1e-6) or math.isinf(a)][:1]
 
 
+@wrong(
+    "broken_laws",
+    "nan is caught and infinity gets through: a share of infinity is infinite, and inf <= inf is True. "
+    "Which claims are no number to begin with?",
+)
+def infinite_tolerance(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], -claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return [law for law, (a, b) in laws.items() if not abs(a - b) <= 1e-6 * max(abs(a), abs(b))]
+
+
+@wrong(
+    "broken_laws",
+    "Two kinds of claim get through np.isclose as it comes: an infinite one that meets another, and tiny "
+    "ones, next to which its own absolute tolerance of 1e-8 is huge.",
+)
+def isclose_without_a_guard(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], -claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return [law for law, (a, b) in laws.items() if not np.isclose(a, b)]
+
+
+@wrong(
+    "broken_laws",
+    "You accuse the innocent: two numbers that differ in the sixteenth digit only are equal by the "
+    "statement. How large a gap does it allow?",
+)
+def equal_to_the_last_digit(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], -claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return [law for law, (a, b) in laws.items() if a != b or math.isinf(a)]
+
+
+@wrong(
+    "broken_laws",
+    "You ask for equality to the last digit, so rounding counts as a crime. How large a gap does the "
+    "statement allow? (And does an infinite claim equal itself?)",
+)
+def different_to_the_last_digit(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], -claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return [law for law, (a, b) in laws.items() if a != b]
+
+
+@wrong(
+    "broken_laws",
+    "You find the scale law broken where it holds, and so you accuse the innocent. One row was multiplied "
+    "by c: what becomes of the volume?",
+)
+def scale_without_c(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], -claims["A"]),
+        "scale": (claims["scaled"], claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return [law for law, (a, b) in laws.items() if not math.isclose(a, b, rel_tol=1e-6) or math.isinf(a)]
+
+
+@wrong(
+    "broken_laws",
+    "You find the swap law broken where it holds. A swap turns the sign over. Does it change anything else?",
+)
+def swap_multiplies(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], -c * claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return [law for law, (a, b) in laws.items() if not math.isclose(a, b, rel_tol=1e-6) or math.isinf(a)]
+
+
+@wrong(
+    "broken_laws",
+    "A set has no order, and prints differently each time. Return a list, in the order of the table of "
+    "laws; an empty list if none is broken.",
+)
+def set_of_laws(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], -claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return {law for law, (a, b) in laws.items() if not math.isclose(a, b, rel_tol=1e-6) or math.isinf(a)}
+
+
+@wrong(
+    "broken_laws",
+    "You return the keys of the claims. The laws have names of their own: identity, swap, scale, shear.",
+)
+def keys_of_the_claims(claims, c):
+    expected = {"identity": 1, "swapped": -claims["A"], "scaled": c * claims["A"], "sheared": claims["A"]}
+    return [
+        key
+        for key, wanted in expected.items()
+        if not math.isclose(claims[key], wanted, rel_tol=1e-6) or math.isinf(wanted)
+    ]
+
+
 # block_slogdet: sign and log abs det from the diagonal blocks.
 
 
@@ -620,7 +1020,8 @@ def by_splitting_off_the_first_block(J, sizes):
 
 @wrong(
     "block_slogdet",
-    "You multiply the determinants of the blocks and take the logarithm at the end: in 200 dimensions the product is no "
+    "You multiply the determinants of the blocks and take the logarithm at the end: in 200 dimensions the "
+    "product is no "
     "longer a float, or is zero. Which operation on logarithms replaces the product?",
 )
 def logarithm_at_the_end(J, sizes):
@@ -634,7 +1035,8 @@ def logarithm_at_the_end(J, sizes):
 
 @wrong(
     "block_slogdet",
-    "You read the diagonal entries alone. That is enough for a triangular matrix. What is the determinant of a 2 x 2 block?",
+    "You read the diagonal entries alone. That is enough for a triangular matrix. What is the determinant "
+    "of a 2 x 2 block?",
 )
 def diagonal_entries_only(J, sizes):
     diagonal = np.diagonal(J, axis1=-2, axis2=-1)
@@ -643,7 +1045,8 @@ def diagonal_entries_only(J, sizes):
 
 @wrong(
     "block_slogdet",
-    "The logarithms are right, and your sign is always 1: that of a product of blocks is the product of their signs.",
+    "The logarithms are right, and your sign is always 1: that of a product of blocks is the product of "
+    "their signs.",
 )
 def sign_always_one(J, sizes):
     total, start = np.zeros(J.shape[:-2]), 0
@@ -655,7 +1058,8 @@ def sign_always_one(J, sizes):
 
 @wrong(
     "block_slogdet",
-    "The logarithms are right; the sign that you return is that of the last block. What became of the others?",
+    "The logarithms are right; the sign that you return is that of the last block. What became of the "
+    "others?",
 )
 def sign_of_the_last_block(J, sizes):
     total, start = np.zeros(J.shape[:-2]), 0
@@ -689,7 +1093,8 @@ def start_not_moved(J, sizes):
 
 @wrong(
     "block_slogdet",
-    "Matrices one at a time are right. For a batch you return a single number, and each point has a Jacobian of its own.",
+    "Matrices one at a time are right. For a batch you return a single number, and each point has a "
+    "Jacobian of its own.",
 )
 def summed_over_the_batch(J, sizes):
     sign, total, start = np.ones(J.shape[:-2]), np.zeros(J.shape[:-2]), 0
@@ -697,6 +1102,59 @@ def summed_over_the_batch(J, sizes):
         s, log = np.linalg.slogdet(J[..., start : start + size, start : start + size])
         sign, total, start = sign * s, total + log, start + size
     return np.prod(sign), np.sum(total)
+
+
+@wrong(
+    "block_slogdet",
+    "Triangles are right. Your second block begins one row below the beginning of the first, whatever the "
+    "first one's size. "
+    "Where does it end?",
+)
+def start_moved_by_one(J, sizes):
+    sign, total, start = np.ones(J.shape[:-2]), np.zeros(J.shape[:-2]), 0
+    for size in sizes:
+        s, log = np.linalg.slogdet(J[..., start : start + size, start : start + size])
+        sign, total, start = sign * s, total + log, start + 1
+    return sign, total
+
+
+@wrong(
+    "block_slogdet",
+    "Your sign is right, and your logarithm always 0: a product that begins with 0 stays there. What "
+    "becomes of a product "
+    "of determinants under the logarithm?",
+)
+def logarithms_multiplied_from_zero(J, sizes):
+    sign, total, start = np.ones(J.shape[:-2]), np.zeros(J.shape[:-2]), 0
+    for size in sizes:
+        s, log = np.linalg.slogdet(J[..., start : start + size, start : start + size])
+        sign, total, start = sign * s, total * log, start + size
+    return sign, total
+
+
+@wrong(
+    "block_slogdet",
+    "Your sign is right. You multiply the logarithms of the blocks: the determinants multiply, and what do "
+    "their logarithms do?",
+)
+def logarithms_multiplied(J, sizes):
+    sign, total, start = np.ones(J.shape[:-2]), np.ones(J.shape[:-2]), 0
+    for size in sizes:
+        s, log = np.linalg.slogdet(J[..., start : start + size, start : start + size])
+        sign, total, start = sign * s, total * log, start + size
+    return sign, total
+
+
+@wrong(
+    "block_slogdet",
+    "You return the logarithm first and the sign second. Which order does the statement ask for?",
+)
+def logarithm_first(J, sizes):
+    sign, total, start = np.ones(J.shape[:-2]), np.zeros(J.shape[:-2]), 0
+    for size in sizes:
+        s, log = np.linalg.slogdet(J[..., start : start + size, start : start + size])
+        sign, total, start = sign * s, total + log, start + size
+    return total, sign
 
 
 # fitted_growth: which law fits better, and its exponent.
@@ -729,7 +1187,8 @@ def with_sums_of_logarithms(n, cost):
 
 @wrong(
     "fitted_growth",
-    "You answer with a power of n whatever the costs are. Fit the factorial too: which of the two lines leaves less over?",
+    "You answer with a power of n whatever the costs are. Fit the factorial too: which of the two lines "
+    "leaves less over?",
 )
 def always_a_power(n, cost):
     return "power", np.polyfit(np.log(n), np.log(cost), 1)[0]
@@ -737,8 +1196,8 @@ def always_a_power(n, cost):
 
 @wrong(
     "fitted_growth",
-    "You keep the law that fits worse.",
-    "Of two sums of squared residuals, a good fit has which?",
+    "Wherever the laws differ you name the other one. What do squared residuals measure: how well a line "
+    "fits, or how badly?",
 )
 def the_larger_residual(n, cost):
     y, fits = np.log(cost), []
@@ -750,7 +1209,8 @@ def the_larger_residual(n, cost):
 
 @wrong(
     "fitted_growth",
-    "Your exponents are one over what they should be: the axes are exchanged. Which of the two logarithms is to be "
+    "Your exponents are one over what they should be: the axes are exchanged. Which of the two logarithms "
+    "is to be "
     "explained by the other?",
 )
 def axes_exchanged(n, cost):
@@ -775,7 +1235,8 @@ def cost_without_logarithm(n, cost):
 
 @wrong(
     "fitted_growth",
-    "Your exponents are too small by log 10: one axis has decimal logarithms, the other natural ones.",
+    "Your exponents are too small by the factor log 10: one axis has decimal logarithms, the other natural "
+    "ones.",
 )
 def two_kinds_of_logarithm(n, cost):
     y, fits = np.log10(cost), []
@@ -787,11 +1248,24 @@ def two_kinds_of_logarithm(n, cost):
 
 @wrong(
     "fitted_growth",
-    "Powers are right. Your factorial is that of n - 1: the gamma function runs one ahead, Gamma(n + 1) = n!.",
+    "Powers are right. Your factorial is that of n - 1: the gamma function runs one ahead, Gamma(n + 1) = "
+    "n!.",
 )
 def gamma_of_n(n, cost):
     y, fits = np.log(cost), []
     for law, u in (("power", np.log(n)), ("factorial", np.array([math.lgamma(k) for k in n]))):
+        slope, offset = np.polyfit(u, y, 1)
+        fits.append((np.sum((y - offset - slope * u) ** 2), law, slope))
+    return min(fits)[1:]
+
+
+@wrong(
+    "fitted_growth",
+    "For the power law you fit log cost against n. Take the logarithm of t = c n^p: what multiplies p?",
+)
+def size_without_logarithm(n, cost):
+    y, fits = np.log(cost), []
+    for law, u in (("power", n), ("factorial", np.array([math.lgamma(k + 1) for k in n]))):
         slope, offset = np.polyfit(u, y, 1)
         fits.append((np.sum((y - offset - slope * u) ** 2), law, slope))
     return min(fits)[1:]
@@ -819,7 +1293,8 @@ def entry_by_entry_of_s(a, V, W):
 
 @wrong(
     "lemma",
-    "You multiply by A where its inverse is needed. The lower left block becomes W^T - X A: is it zero with your X?",
+    "You multiply by A where its inverse is needed. The lower left block becomes W^T - X A: is it zero with"
+    " your X?",
 )
 def multiplied_by_a(a, V, W):
     X = W.T * a
@@ -864,7 +1339,8 @@ def v_and_w_exchanged(a, V, W):
 
 @wrong(
     "lemma",
-    "X and S are right. You return the determinant of S alone. Which other diagonal block has M after the second way?",
+    "X and S are right. You return the determinant of S alone. Which other diagonal block has M after the "
+    "second way?",
 )
 def det_of_a_forgotten(a, V, W):
     X = W.T / a
@@ -896,7 +1372,8 @@ def log_det_of_a_subtracted(a, V, W):
 
 @wrong(
     "lemma",
-    "In few dimensions all is right. In many, the product of the entries of a leaves the range of floats before you take "
+    "In few dimensions all is right. In many, the product of the entries of a leaves the range of floats "
+    "before you take "
     "its logarithm.",
 )
 def logarithm_of_the_product(a, V, W):
@@ -905,6 +1382,78 @@ def logarithm_of_the_product(a, V, W):
     sign, log_abs_det = np.linalg.slogdet(S)
     det_a = np.prod(a)
     return X, S, sign * np.sign(det_a), log_abs_det + np.log(np.abs(det_a))
+
+
+@wrong("lemma", "X has the wrong sign, and S with it. With your X, is W^T - X A zero?")
+def minus_in_x(a, V, W):
+    X = -W.T / a
+    S = np.eye(V.shape[1]) + X @ V
+    sign, log_abs_det = np.linalg.slogdet(S)
+    return X, S, sign * np.prod(np.sign(a)), log_abs_det + np.log(np.abs(a)).sum()
+
+
+@wrong(
+    "lemma",
+    "S and the determinant are right, and X has the opposite sign. X times the upper rows is subtracted: "
+    "with your X, is W^T - X A zero?",
+)
+def minus_in_x_alone(a, V, W):
+    X = -W.T / a
+    S = np.eye(V.shape[1]) - X @ V
+    sign, log_abs_det = np.linalg.slogdet(S)
+    return X, S, sign * np.prod(np.sign(a)), log_abs_det + np.log(np.abs(a)).sum()
+
+
+@wrong(
+    "lemma",
+    "X and S are right. You add the logarithms of a as they come; for a negative entry, what is the size of"
+    " det A?",
+)
+def logarithms_of_negative_entries(a, V, W):
+    X = W.T / a
+    S = np.eye(V.shape[1]) + X @ V
+    sign, log_abs_det = np.linalg.slogdet(S)
+    with np.errstate(invalid="ignore"):
+        return X, S, sign * np.prod(np.sign(a)), log_abs_det + np.log(a).sum()
+
+
+@wrong(
+    "lemma",
+    "In few dimensions all is right. In many, the product of the entries of a is too small for a float, and"
+    " np.sign of it is 0. "
+    "What do you need of each entry for the sign?",
+)
+def sign_of_the_product(a, V, W):
+    X = W.T / a
+    S = np.eye(V.shape[1]) + X @ V
+    sign, log_abs_det = np.linalg.slogdet(S)
+    with np.errstate(over="ignore", under="ignore"):
+        return X, S, sign * np.sign(np.prod(a)), log_abs_det + np.log(np.abs(a)).sum()
+
+
+@wrong(
+    "lemma",
+    "X, S and the sign are right. In many dimensions the product of the entries of a leaves the range of "
+    "floats before you take its logarithm. What is the logarithm of a product?",
+)
+def logarithm_of_the_size_of_the_product(a, V, W):
+    X = W.T / a
+    S = np.eye(V.shape[1]) + X @ V
+    sign, log_abs_det = np.linalg.slogdet(S)
+    with np.errstate(divide="ignore"):
+        return X, S, sign * np.prod(np.sign(a)), log_abs_det + np.log(np.prod(np.abs(a)))
+
+
+@wrong(
+    "lemma",
+    "X is right. S = 1 + ... adds 1 to every entry of the product. Which matrix stood in the lower right "
+    "block?",
+)
+def one_for_identity(a, V, W):
+    X = W.T / a
+    S = 1 + X @ V
+    sign, log_abs_det = np.linalg.slogdet(S)
+    return X, S, sign * np.prod(np.sign(a)), log_abs_det + np.log(np.abs(a)).sum()
 
 
 # crossover: the largest rank for which the lemma takes fewer multiplications.
@@ -952,8 +1501,7 @@ def elimination_of_s_forgotten(d):
 
 @wrong(
     "crossover",
-    "You leave out the d m divisions for X, or take the fraction of d that holds for large d, where they no longer matter. "
-    "They are few, and whole numbers do not forgive.",
+    "You leave out the d m divisions for X. They are few, and whole numbers do not forgive.",
 )
 def divisions_forgotten(d):
     m = 0
@@ -964,7 +1512,8 @@ def divisions_forgotten(d):
 
 @wrong(
     "crossover",
-    "You compare orders of growth, d m^2 + m^3 with d^3. The factors that O( ) hides decide where two curves cross: "
+    "You compare orders of growth, d m^2 + m^3 with d^3. The factors that O( ) hides decide where two "
+    "curves cross: "
     "which is the factor of an elimination?",
 )
 def orders_only(d):
@@ -976,8 +1525,56 @@ def orders_only(d):
 
 @wrong(
     "crossover",
-    "You return the square root of d, which the count does not bear out. At m = sqrt(d) the lemma takes about d^2 "
+    "You return the square root of d, which the count does not bear out. At m = sqrt(d) the lemma takes "
+    "about d^2 "
     "multiplications. How many does elimination take?",
 )
 def square_root(d):
     return math.isqrt(d)
+
+
+@wrong(
+    "crossover",
+    "You keep d m^2 alone. Two of the lemma's three terms are missing: when m is half of d, is m^3/3 small "
+    "against d m^2?",
+)
+def largest_term_alone(d):
+    m = 0
+    while d * (m + 1) ** 2 < (d**3 - d) // 3:
+        m += 1
+    return m
+
+
+@wrong(
+    "crossover",
+    "For d = 1 there is nothing to eliminate, no m wins, and you return -1. What is asked for where there "
+    "is none?",
+)
+def minus_one_where_none(d):
+    m = d
+    while m >= 0 and d * m + d * m**2 + (m**3 - m) // 3 >= (d**3 - d) // 3:
+        m -= 1
+    return m
+
+
+@wrong(
+    "crossover",
+    "You count n^3/3 for an elimination. The statement's count is a little smaller, and where the two costs"
+    " nearly "
+    "meet that decides.",
+)
+def third_of_the_cube(d):
+    m = 0
+    while 3 * d * (m + 1) + 3 * d * (m + 1) ** 2 + (m + 1) ** 3 < d**3:
+        m += 1
+    return m
+
+
+@wrong(
+    "crossover",
+    "You take a fixed fraction of d. It holds for large d, where the d m divisions no longer matter. What "
+    "is the count itself?",
+    when=lambda returned, d: returned in (int(0.53 * d), round(0.53 * d), int(0.532 * d), round(0.532 * d)),
+)
+def fixed_fraction(d):
+    return int(0.53 * d)

@@ -38,7 +38,7 @@ def test_laplace_outlasts_the_universe_from_26_rows_and_a_second_from_13():
     assert dets.laplace_multiplications(12) < 1e9 < dets.laplace_multiplications(13)
 
 
-def test_a_small_photograph_takes_some_ten_thousand_million_multiplications():
+def test_a_small_photograph_takes_some_ten_billion_multiplications():
     assert dets.lu_multiplications(3072) == pytest.approx(1e10, rel=0.05)
 
 
