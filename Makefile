@@ -2,9 +2,10 @@
 .PHONY: lab test quick lessons classroom bench habits
 
 READY := .venv/ready
+ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)  # in containers one is often root, which Jupyter asks about
 
 lab: $(READY)
-	.venv/bin/jupyter lab lessons/index.ipynb
+	.venv/bin/jupyter lab $(ROOT) lessons/index.ipynb
 
 test: .venv/ready-for-tests
 	.venv/bin/python -m pytest -n 2 --dist loadgroup

@@ -93,7 +93,7 @@ def jupyterlab(browser, home: Path, folder: Path | None = None):
     silent = home / "LAB_SETTINGS" / "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     silent.parent.mkdir(parents=True)
     silent.write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    url = f"http://127.0.0.1:{(port := _free_port())}"
+    url = f"http://127.0.0.1:{(port := free_port())}"
     command = [
         sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root",
         f"--port={port}", "--port-retries=0", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={folder}",
@@ -102,26 +102,28 @@ def jupyterlab(browser, home: Path, folder: Path | None = None):
     with open(home / "server.log", "w") as log:
         server = subprocess.Popen(command, env={**os.environ, **own}, stdout=log, stderr=log, cwd=folder)
     try:
-        _wait_for(url, server, home / "server.log")
+        wait_for(url, server, home / "server.log")
         yield Lab(folder, url, browser)
     finally:
         server.terminate()
         server.wait(timeout=20)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 90) -> None:
+def wait_for(
+    url: str, server: subprocess.Popen, log: Path, seconds: float = 90, path: str = "/api/status"
+) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if server.poll() is not None:
             raise RuntimeError(f"JupyterLab ended with exit status {server.returncode}:\n{log.read_text()}")
         try:
-            urllib.request.urlopen(f"{url}/api/status", timeout=5).close()
+            urllib.request.urlopen(f"{url}{path}", timeout=5).close()
             return
         except OSError:
             time.sleep(0.2)
