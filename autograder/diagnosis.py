@@ -10,12 +10,13 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from autograder.compare import (
+    Path,
     Problem,
     arrays_in,
     as_array,
@@ -137,8 +138,12 @@ def _subject(name: str, problem: Problem) -> str:
     """ "affine", or "Part 2 of what affine" where the answer has parts."""
     if not problem.path:
         return name
-    steps = [f"{step + 1}" if isinstance(step, int) else repr(step) for step in problem.path]
-    return f"Part {' of part '.join(reversed(steps))} of the answer: {name}"
+    return f"Part {_part(problem.path)} of the answer: {name}"
+
+
+def _part(path: Path) -> str:
+    steps = [f"{step + 1}" if isinstance(step, int) else repr(step) for step in path]
+    return " of part ".join(reversed(steps))
 
 
 def _wrong_type(trial: Trial, problem: Problem) -> str:
@@ -152,8 +157,10 @@ def _wrong_type(trial: Trial, problem: Problem) -> str:
         return (
             f"{came}, where {describe_type(expected)} is asked for. Can the loop become one array operation?"
         )
-    if isinstance(expected, (list, tuple)):
+    if isinstance(expected, tuple):
         return f"{came}, where {len(expected)} values are asked for, as a tuple. Is one missing after return?"
+    if isinstance(expected, list):
+        return f"{came} ({show(returned)}), where a list is asked for."
     return f"{came} ({show(returned)}), where {_wanted(expected)} is asked for."
 
 
@@ -175,7 +182,15 @@ def _wanted(expected: Any) -> str:
 def _wrong_length(trial: Trial, problem: Problem) -> str:
     if isinstance(problem.expected, dict):
         return f"returned the keys {list(problem.returned)}; the keys asked for are {list(problem.expected)}."
+    if isinstance(problem.expected, list):  # how many are right is part of the answer
+        return f"returned {_items(problem.returned)}, where another number of items is right for this input."
     return f"returned {len(problem.returned)} values, where {len(problem.expected)} are asked for."
+
+
+def _items(value: list | tuple) -> str:
+    kind = type(value).__name__
+    items = "1 item" if len(value) == 1 else f"{len(value)} items"
+    return f"a {kind} of {items}, {show(value)}" if len(value) else f"an empty {kind}"
 
 
 def _wrong_dtype(trial: Trial, problem: Problem) -> str:
@@ -373,16 +388,16 @@ SLIPS = (
     ),
     Slip("twice", lambda e, n: 2 * e, ("It is twice what it should be. Is something counted two times?",)),
     Slip("half", lambda e, n: e / 2, ("It is half of what it should be. Is a factor 2 or 1/2 misplaced?",)),
+    Slip(
+        "abs_too_many",
+        lambda e, n: np.abs(e),
+        ("The sizes are right, and the minus signs are lost. Where do you take an absolute value?",),
+    ),
     Slip("square", lambda e, n: e * e, ("What came back is the square of what is asked for.",)),
     Slip(
         "root",
         lambda e, n: np.sqrt(e),
         ("What came back is the square root of what is asked for.",),
-    ),
-    Slip(
-        "abs_too_many",
-        lambda e, n: np.abs(e),
-        ("The sizes are right, and the minus signs are lost. Where do you take an absolute value?",),
     ),
     Slip(
         "complement",
@@ -414,29 +429,38 @@ SLIPS = (
 
 
 def _slip(name: str, trials: list[Trial]) -> Finding | None:
-    """A general slip that explains what came back on every input, those that came out right included."""
-    pairs = _parts(trials)
-    if pairs is None:
+    """A general slip that explains what came back on every input, those that came out right included.
+
+    Where an answer has several parts, the slip has to explain every part that is wrong anywhere.
+    """
+    paths = _wrong_paths(trials)
+    parts = [_numbers(trials, path) for path in paths]
+    if None in parts or any(_proves_nothing([e for _, _, e in pairs]) for pairs in parts):
         return None
+    finding = _slip_of(name, [pair for pairs in parts for pair in pairs])
+    return finding and _naming(paths, trials, finding)
+
+
+def _slip_of(name: str, pairs: list) -> Finding | None:
     if any(expected.dtype.kind == "b" for _, _, expected in pairs):
         return _exchanged(name, pairs)  # True is no half, square or constant away from False
     pairs = [(trial, _as_float(returned), _as_float(expected)) for trial, returned, expected in pairs]
-    expected = np.concatenate([np.ravel(e) for _, _, e in pairs])
-    if len(np.unique(expected)) < 2 and (expected == np.round(expected)).all():
-        return None  # any two small whole numbers are each other's half, square, or D-fold
     for slip in SLIPS:
         if all(_explains(slip, *pair) for pair in pairs):
             return Finding(slip.kind, slip.messages_for(name))
     return _lost_sign(name, pairs) or _constant(name, pairs)
 
 
-def _parts(trials: list[Trial]) -> list[tuple[Trial, np.ndarray, np.ndarray]] | None:
-    """(trial, returned, expected) of the first part that is wrong, for every trial; None if not numbers."""
-    path = next(trial.problem.path for trial in trials if trial.problem)
+def _proves_nothing(expected: list[np.ndarray]) -> bool:
+    """Any two small whole numbers are each other's half, square, or D-fold."""
+    numbers = np.concatenate([np.ravel(e) for e in expected])
+    return numbers.dtype.kind != "b" and len(np.unique(numbers)) < 2 and (numbers == np.round(numbers)).all()
+
+
+def _numbers(trials: list[Trial], path: Path) -> list[tuple[Trial, np.ndarray, np.ndarray]] | None:
+    """(trial, returned, expected) of one part, for every trial; None if it is not made of numbers."""
     pairs = []
     for trial in trials:
-        if trial.problem and trial.problem.path != path and trial.problem.kind != "values":
-            return None
         try:
             returned, expected = as_array(at(path, trial.returned)), as_array(at(path, trial.expected))
         except (KeyError, IndexError, TypeError):
@@ -447,6 +471,41 @@ def _parts(trials: list[Trial]) -> list[tuple[Trial, np.ndarray, np.ndarray]] | 
             return None
         pairs.append((trial, returned, expected))
     return pairs
+
+
+def _paths(value: Any, path: Path = ()) -> list[Path]:
+    """The ways to all parts that have no parts of their own; to a value without parts, the empty way."""
+    if not isinstance(value, (dict, list, tuple)):
+        return [path]
+    steps = value.items() if isinstance(value, dict) else enumerate(value)
+    return [way for step, part in steps for way in _paths(part, (*path, step))]
+
+
+def _wrong_paths(trials: list[Trial]) -> list[Path]:
+    """The ways to the parts that are wrong for some input."""
+    wrong = [path for trial in trials for path in _paths(trial.expected) if _wrong_at(path, trial)]
+    return list(dict.fromkeys(wrong))
+
+
+def _wrong_at(path: Path, trial: Trial) -> bool:
+    try:
+        return compare(at(path, trial.returned), at(path, trial.expected), trial.within) is not None
+    except (KeyError, IndexError, TypeError):
+        return True
+
+
+def _naming(paths: list[Path], trials: list[Trial], finding: Finding) -> Finding:
+    """The finding, with a word on which parts are wrong where others are right on every input."""
+    every = {path for trial in trials for path in _paths(trial.expected)}
+    if len(paths) == len(every):
+        return finding
+    first = f"Only {_in_a_row(paths)} of the answer {'is' if len(paths) == 1 else 'are'} wrong."
+    return replace(finding, messages=(f"{first} {finding.messages[0]}", *finding.messages[1:]))
+
+
+def _in_a_row(paths: list[Path]) -> str:
+    *others, last = [_part(path) for path in paths]
+    return f"parts {', '.join(others)} and {last}" if others else f"part {last}"
 
 
 def _exchanged(name: str, pairs: list) -> Finding | None:
@@ -531,16 +590,18 @@ def _some_right(name: str, trials: list[Trial]) -> Finding | None:
     pattern = _pattern(name, bad)
     if pattern:
         return pattern
+    paths = _wrong_paths(trials)
     told = _told_apart(trials, lambda trial: bool(trial.problem))
     if told:
         first = (
             f"{name} is right for the other inputs, and wrong {told}."
             " What tells these inputs from the others?"
         )
-        return Finding("some_inputs", (first, _came_back(name, bad[0])))
+        return _naming(paths, trials, Finding("some_inputs", (first, _came_back(name, bad[0]))))
     if good:
         first = f"{name} is right for {len(good)} of {len(trials)} inputs. {_came_back(name, bad[0])}"
-        return Finding("some_inputs", (first, f"It is right for {good[0].call}. What tells the two apart?"))
+        more = f"It is right for {good[0].call}. What tells the two apart?"
+        return _naming(paths, trials, Finding("some_inputs", (first, more)))
     return None
 
 
@@ -556,7 +617,13 @@ def _told_apart(trials: list[Trial], is_bad: Callable[[Trial], bool]) -> str | N
 
 
 def _properties(trial: Trial) -> Iterator[tuple[str, bool]]:
+    given = dict([*zip(trial.names, trial.args, strict=False), *trial.kwargs.items()])
+    words = {name: value for name, value in given.items() if _is_word(value)}
+    for name, value in words.items():
+        yield f"when {name} is {show(value)}", True
     for name, value in scalars_in(trial.names, trial.args, trial.kwargs).items():
+        if name in words:  # True is positive, and nobody would say so
+            continue
         yield f"when {name} is negative", value < 0
         yield f"when {name} is zero", value == 0
         yield f"when {name} is positive", value > 0
@@ -576,7 +643,8 @@ def _properties(trial: Trial) -> Iterator[tuple[str, bool]]:
 
 def _pattern(name: str, bad: list[Trial]) -> Finding | None:
     """A pattern in the entries that are right, the same in every input that has a wrong one."""
-    pairs = [pair for pair in _parts(bad) or [] if pair[1].ndim]  # a single number has no pattern
+    path = _wrong_paths(bad)[0]
+    pairs = [pair for pair in _numbers(bad, path) or [] if pair[1].ndim]  # a single number has no pattern
     if not pairs:
         return None
     rights = [close(returned, expected, trial.within) for trial, returned, expected in pairs]
@@ -584,13 +652,14 @@ def _pattern(name: str, bad: list[Trial]) -> Finding | None:
         wanted = [pattern(trial, right.shape) for (trial, _, _), right in zip(pairs, rights, strict=True)]
         fits = all(w is not None and np.array_equal(w, r) for w, r in zip(wanted, rights, strict=True))
         if fits and any(right.any() for right in rights):
-            return Finding("some_entries", (f"{name} is right {words}", _came_back(name, bad[0])))
+            return Finding("some_entries", (f"{_who(name, path)} is right {words}", _came_back(name, bad[0])))
     return None
 
 
 def _first_entry(name: str, trial: Trial) -> Finding | None:
     """Where the first wrong entry stands, when some are right."""
-    pairs = _parts([trial])
+    path = _wrong_paths([trial])[0]
+    pairs = _numbers([trial], path)
     if pairs is None or pairs[0][1].ndim == 0:
         return None
     _, returned, expected = pairs[0]
@@ -599,10 +668,14 @@ def _first_entry(name: str, trial: Trial) -> Finding | None:
         return None
     index = tuple(int(i) for i in np.argwhere(~right)[0])
     first = (
-        f"{name} is right at {int(right.sum())} of {right.size} entries. The first that is not is"
+        f"{_who(name, path)} is right at {int(right.sum())} of {right.size} entries. The first that is not is"
         f" [{', '.join(map(str, index))}], where {show(returned[index])} came back, for {trial.call}."
     )
     return Finding("some_entries", (first,))
+
+
+def _who(name: str, path: Path) -> str:
+    return f"Part {_part(path)} of {name}'s answer" if path else name
 
 
 def _only(index: int, shape: tuple) -> np.ndarray:
@@ -663,12 +736,9 @@ def _came_back(name: str, trial: Trial) -> str:
 
 
 def _plain(name: str, trial: Trial) -> Finding:
-    problem = trial.problem
-    part = (
-        f" (part {problem.path[0] + 1 if isinstance(problem.path[0], int) else problem.path[0]!r} is wrong)"
-        if problem.path
-        else ""
-    )
+    paths = _wrong_paths([trial])
+    are = "is" if len(paths) == 1 else "are"
+    part = f" ({_in_a_row(paths)} {are} wrong)" if paths != [()] else ""
     return Finding(
         "plain",
         (

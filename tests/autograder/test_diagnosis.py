@@ -287,6 +287,70 @@ def test_parts_are_named():
     assert "Part 'log_det' of part 2 of part 'inner' of the answer" in nested.message
 
 
+def sign_and_size(x):
+    return np.sign(x), np.log(np.abs(x)), len(x)
+
+
+SIGNED = [(np.array([1.5, -2.5, 4.0]),), (np.array([-0.3, 5.0]),), (np.array([-7.0, 3.5, 2.5, -0.2]),)]
+
+
+@pytest.mark.parametrize(
+    ("words", "transform"),
+    [
+        ("Only part 2 of the answer is wrong. The size is right everywhere", lambda s, e, n: (s, -e, n)),
+        (
+            "Only part 2 of the answer is wrong. answer returned 0 for everything",
+            lambda s, e, n: (s, 0 * e, n),
+        ),
+        (
+            "Only part 1 of the answer is wrong. The sizes are right, and the minus",
+            lambda s, e, n: (s * s, e, n),
+        ),
+        ("Only parts 1 and 2 of the answer are wrong. The size is right", lambda s, e, n: (-s, -e, n)),
+        ("It is twice what it should be", lambda s, e, n: (2 * s, 2 * e, 2 * n)),
+        ("(parts 1 and 2 are wrong)", lambda s, e, n: (s + 0.3, e + 1.1 * s, n)),
+        (
+            "Only part 3 of the answer is wrong. answer is right for 1 of 3 inputs",
+            lambda s, e, n: (s, e, {3: 4, 4: 1}.get(n, n)),
+        ),
+        (
+            "Part 2 of answer's answer is right for all points but the last",
+            lambda s, e, n: (s, np.append(e[:-1], 9.0), n),
+        ),
+    ],
+)
+def test_the_wrong_part_of_several_is_named(words, transform):
+    """What is said of one part is not said of the others, and a slip explains every part that is wrong."""
+    outcome = finding(lambda x: transform(*sign_and_size(x)), SIGNED, sign_and_size)
+    assert words in outcome.message
+    assert "square" not in outcome.message
+
+
+def test_how_many_items_a_list_has_may_be_the_answer():
+    def negative(x):
+        return [str(number) for number in x if number < 0]
+
+    assert finding(lambda x: tuple(negative(x)), SIGNED, negative) is None
+    one_more = finding(lambda x: [*negative(x), "4.0"], SIGNED, negative).message
+    assert "a list of 2 items, ['-2.5', '4.0'], where another number of items is right" in one_more
+    assert "returned an empty list, where" in finding(lambda x: [], SIGNED, negative).message
+    assert (
+        "a set ({'-2.5'}), where a list is asked for"
+        in finding(lambda x: set(negative(x)), SIGNED, negative).message
+    )
+
+
+def test_true_and_false_tell_inputs_apart_by_their_names():
+    cases = [(np.arange(3.0), flag, kind) for flag in (False, True) for kind in ("mean", "sum")]
+
+    def total(x, squared, kind):
+        return getattr(x**2 if squared else x, kind)()
+
+    said = finding(lambda x, squared, kind: total(x, False, kind), cases, total).message
+    assert "wrong when squared is True" in said
+    assert "wrong when kind is 'sum'" in finding(lambda x, s, k: total(x, s, "mean"), cases, total).message
+
+
 @pytest.mark.parametrize(
     "wrap", [float, np.float64, np.asarray, lambda v: torch.tensor(float(v)), np.float32]
 )
