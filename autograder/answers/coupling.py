@@ -967,18 +967,6 @@ def with_allclose(x, z, back, jacobian, log_det):
 
 @wrong(
     "inspect_stack",
-    "An error of 5e-6 passes at a large entry, though you give atol: what does allclose add to it? Its other tolerance, rtol, is not zero by itself.",
-)
-def with_allclose_and_atol(x, z, back, jacobian, log_det):
-    if not torch.allclose(back, x, atol=1e-6):
-        return "not invertible"
-    if not torch.allclose(log_det, torch.linalg.slogdet(jacobian)[1], atol=1e-6):
-        return "wrong log-det"
-    return "frozen" if (z == x).all(0).any() else "no objection"
-
-
-@wrong(
-    "inspect_stack",
     'You say "frozen" of a stack that breaks a law as well. The verdicts are in an order, and the first that applies counts: which tests come first?',
 )
 def frozen_first(x, z, back, jacobian, log_det):
