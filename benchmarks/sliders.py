@@ -2,8 +2,8 @@
 
     python benchmarks/sliders.py [--moves 60] [--notebook NOTEBOOK ...]
 
-By default three samples, and the interactives of lesson 02 with its solutions typed in, so that a function that
-has passed is in the loop.
+By default three samples, and the interactives of lesson 02 with its solutions typed in: a function that has
+passed is in the loop.
 
 Each move sets a slider and fires its input event; the time ends when the browser has finished the frame in
 which the canvas was painted. The result goes to benchmarks/results/sliders.json.
