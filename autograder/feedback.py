@@ -235,9 +235,7 @@ def _row(check):
     )
     points = "waits" if check["score"] is None else f"{check['score']:g}"
     symbol = SYMBOLS.get(check["outcome"], "✗")
-    message = (
-        check["message"].partition("\n")[2] if check["message"].startswith(HEADS) else check["message"]
-    )
+    message = check["message"].partition("\n")[2] if check["message"].startswith(HEADS) else check["message"]
     cells = (name, f"{symbol} {check['outcome']}", f"{points} / {check['points']:g}", _md(message))
     return f"| {' | '.join(cells)} |"
 

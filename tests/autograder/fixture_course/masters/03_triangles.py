@@ -23,6 +23,7 @@ print("A square of side 2 has the area 4:", square(1.0).tolist())
 # %% [markdown] exercise="triangle_area" title="Half a parallelogram" difficulty=2 importance=5 minutes=5
 # Write `triangle_area(a, b, c)`: the signed areas of triangles with corners `a`, `b` and `c`, each of shape (..., 2).
 
+
 # %% solution="triangle_area"
 def triangle_area(a, b, c):
     """Signed areas of triangles, positive when a, b, c run counterclockwise.
@@ -82,6 +83,7 @@ check.values("triangles.triangle_area", hidden_cases, reference=hidden_determina
 # %% [markdown] exercise="polygon_area" title="A fan of triangles" difficulty=3 importance=4 minutes=8
 # Write `polygon_area(corners)`: the signed area of a polygon, as a fan of triangles around its first corner.
 
+
 # %% solution="polygon_area"
 def polygon_area(corners):
     """The signed area of a polygon. corners: (n, 2) -> ()."""
@@ -116,7 +118,9 @@ def hidden_shoelace(corners):
 
 
 rng = check.rng("triangles.polygon_area")
-check.values("triangles.polygon_area", [(rng.normal(size=(n, 2)),) for n in (3, 4, 7)], reference=hidden_shoelace)
+check.values(
+    "triangles.polygon_area", [(rng.normal(size=(n, 2)),) for n in (3, 4, 7)], reference=hidden_shoelace
+)
 
 # %% [markdown]
 # <details><summary>"My area is negative"</summary>
