@@ -26,7 +26,7 @@ VERSION = "1"  # raise it when the same submission would be graded differently
 TIMEOUT = 30  # seconds a cell
 
 NO_SANDBOX = """\
-Nothing was graded: submissions are programs, and there is no sandbox on this machine to run them in (tier 0).
+Nothing was graded: submissions are programs, and this version has no sandbox to run them in (tier 0).
 Without one, a submission runs with your rights: it can read and change your files, other students' work,
 the hidden tests and the gradebook, and it can use the network.
 If you trust everybody who handed in, or if this is a machine that holds nothing else, say so:

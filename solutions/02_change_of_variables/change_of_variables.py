@@ -492,7 +492,9 @@ def draw_chain(scene, K, angle, squeeze):
     s = np.linspace(-6, 6, 121)
     density = np.exp(log_density(np.stack(np.meshgrid(s, s), axis=-1), layers))
     t, along = np.linspace(-6, 6, 21), np.linspace(-6, 6, 61)
-    lines = [np.stack([np.full(61, c), along], -1) for c in t] + [np.stack([along, np.full(61, c)], -1) for c in t]
+    lines = [np.stack([np.full(61, c), along], -1) for c in t] + [
+        np.stack([along, np.full(61, c)], -1) for c in t
+    ]
     for A, b in layers:
         lines = [bend_step(linear_step(line, A, b)[0])[0] for line in lines]
     data, noise = scene.panel(0, of=2), scene.panel(1, of=2)
