@@ -238,7 +238,7 @@ def test_nothing_is_written_when_a_master_is_broken(course):
     result = CliRunner().invoke(app, ["build", "--course", str(course.folder)])
     assert result.exit_code == 2
     assert result.stderr.startswith(
-        "03_triangles.py, cell 6 (line 26): ### BEGIN SOLUTION has no ### END SOLUTION"
+        "03_triangles.py, cell 6 (line 27): ### BEGIN SOLUTION has no ### END SOLUTION"
     )
     assert result.stderr.count("\n") == 1
     assert not course.published.exists()
