@@ -1,4 +1,4 @@
-"""What holds for every lesson: it runs within its budget, and its interactives work wherever their sliders go."""
+"""What holds for every lesson: its budget, its answer bank, and its interactives wherever their sliders go."""
 
 import builtins
 import importlib.util
@@ -10,6 +10,7 @@ import pytest
 
 from autograder.course import Course
 from autograder.master import read_master, solved
+from autograder.selfcheck import selfcheck
 
 ROOT = Path(__file__).parents[2]
 COURSE = Course(ROOT / "course")
@@ -50,8 +51,16 @@ def test_the_kept_table_has_every_lesson_within_its_budget():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lesson", LESSONS)
+def test_every_answer_of_the_bank_gets_what_it_must(lesson):
+    rows = selfcheck(COURSE, [lesson.topic])
+    assert len(rows) > 30
+    assert [f"{row.exercise}: {row.variant}" for row in rows if not row.ok] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lesson", LESSONS)
 def test_every_interactive_draws_at_every_corner(lesson, monkeypatch):
-    """Once with the reference, at the first drawing, and once with the student's functions, all passed by the end."""
+    """With the student's functions in the loop: all have passed by the end."""
     from flowkit.lab import widgets
 
     played = []
