@@ -1,4 +1,4 @@
-"""What holds for every lesson: its budget, its answer bank, and its interactives wherever their sliders go."""
+"""What holds for every lesson: its budget, its answers, and its interactives wherever sliders go."""
 
 import builtins
 import importlib.util
