@@ -17,7 +17,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "lessons.json"
 SECONDS, MEGABYTES = 90, 1200
 
 
-# Runs the lesson, and ends with the peak of its own memory: what the parent sees would hold the parent's share too.
+# Runs the lesson, and ends with the peak of its own memory: the parent would see its own share in it.
 RUN = """
 import resource, runpy, sys
 runpy.run_path(sys.argv[1], run_name="__main__")
