@@ -220,7 +220,7 @@ def _summary(lesson, graded):
     if graded["seconds_late"]:
         taken = f" {graded['late_penalty']:g} points were taken off." if graded["late_penalty"] else ""
         lines += ["", f"It came {_duration(graded['seconds_late'])} after the lesson was due.{taken}"]
-    lines += ["", "| Check | Outcome | Points | What it says |", "| :-- | :-- | --: | :-- |"]
+    lines += ["", "| Check | Outcome | Points | What it says |", "| :-- | :-- | :-- | :-- |"]
     lines += [_row(check) for check in graded["checks"]]
     if graded["notes"]:
         lines += ["", "**What was mended before grading**", ""]
@@ -229,7 +229,7 @@ def _summary(lesson, graded):
 
 
 def _row(check):
-    kind = "hidden tests" if check["hidden"] else "checks"
+    kind = "hidden tests" if check["hidden"] else "public tests"
     name = (
         f"`{check['exercise'] or check['name']}`, {kind if check['name'] != check['exercise'] else 'written'}"
     )
