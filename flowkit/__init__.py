@@ -7,6 +7,7 @@ One module a topic, named as the lesson that teaches it. Modules load when they 
 import importlib
 
 _MODULES = {
+    "autoregressive",
     "bijection",
     "change_of_variables",
     "coupling",

@@ -7,9 +7,11 @@ from typing import NamedTuple
 import torch
 
 from flowkit import Bijection, Compose, Inverse
+from flowkit.autoregressive import IAF, MAF, maf_stack
 from flowkit.coupling import (
     NICE,
     additive_coupling,
+    affine,
     affine_coupling,
     alternating_mask,
     coupling_stack,
@@ -95,6 +97,16 @@ BIJECTIONS = {
     "real_nvp": Row(lambda dim: coupling_stack(dim, 4, net), COUPLED),
     "real_nvp_permuted": Row(lambda dim: coupling_stack(dim, 4, net, permute=True), SMALL[1:]),
     "inverse_real_nvp": Row(lambda dim: Inverse(coupling_stack(dim, 2, net)), COUPLED),
+    "maf": Row(partial(MAF, hidden=(8, 12), activation=torch.nn.Tanh)),
+    "maf_shuffled": Row(
+        lambda dim: MAF(dim, (9,), Permutation.random(dim, 2).order, affine(), activation=torch.nn.Tanh),
+        SMALL,
+    ),
+    "conditional_maf": Row(
+        partial(MAF, hidden=(8,), context_dim=3, activation=torch.nn.Tanh), SMALL, context=3
+    ),
+    "iaf": Row(partial(IAF, hidden=(8,), activation=torch.nn.Tanh), SMALL),
+    "maf_stack": Row(partial(maf_stack, layers=2, hidden=(8,), activation=torch.nn.Tanh), SMALL),
     "glow_like": Row(glow_like, SMALL[1:]),
     "coupling_to_unit_cube": Row(lambda dim: Compose(coupling_stack(dim, 2, net), Sigmoid()), SMALL[1:]),
 }

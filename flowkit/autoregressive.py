@@ -1,0 +1,334 @@
+"""Autoregressive flows: transform each dimension elementwise by what the dimensions before it say.
+
+p(x) = product over i of p(x_i given x_<i), and z_i = g(x_i; theta_i(x_<i)). The Jacobian is triangular in the
+order of the dimensions, so its determinant is a product of D slopes. From x all theta_i come in one pass of
+a masked network (MADE); from z they come one after another, since theta_i needs the x_<i that are not there
+yet. A coupling is the case in which the first dimensions read nothing and the others read only those.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flowkit.bijection import Bijection, Compose, Inverse, check_width
+from flowkit.coupling import Transformer, affine
+from flowkit.linear import Permutation
+
+Order = Sequence[int] | Tensor
+
+
+def positions(order: Order) -> Tensor:
+    """The place of each dimension in the order, from 1 to D: the inverse permutation, plus one. (D,) int64.
+
+    >>> positions([2, 0, 1]).tolist()       # dimension 2 comes first
+    [2, 3, 1]
+    """
+    return Permutation(order).back + 1
+
+
+def hidden_degrees(dim: int, width: int, context_dim: int = 0) -> Tensor:
+    """How many of the first dimensions each hidden unit may read: (width,) int64, ascending, evenly spread.
+
+    From 1 to D - 1: reading none is no use, and what reads all D no output may read. From 0 with a context,
+    which is what a unit of degree 0 reads (without such units the first dimension could not see it), and
+    0 for all at D = 1.
+
+    >>> hidden_degrees(4, 6).tolist(), hidden_degrees(4, 2).tolist()
+    ([1, 1, 2, 2, 3, 3], [2, 3])
+    >>> hidden_degrees(4, 4, context_dim=5).tolist()
+    [0, 1, 2, 3]
+    """
+    lowest = 0 if context_dim or dim == 1 else 1
+    return lowest + ((torch.arange(width) + 1) * (dim - lowest) - 1) // width
+
+
+def made_masks(order: Order, hidden: Sequence[int] = (64, 64), context_dim: int = 0) -> list[Tensor]:
+    """The masks of MADE, one for each layer of weights: (after, before) bool, True where a weight is kept.
+
+    With m the degree of a unit (its position for an input, 0 for a context), a hidden unit reads what has
+    m_before <= m_after, and an output only what has m_before < m_after. So a path from x_j to the output of
+    dimension i exists only where j stands before i; the product of the masks counts these paths.
+    order: order[0] is the dimension that comes first. The last mask has one row for each dimension.
+    The first mask's columns are the D dimensions, then the context.
+    Raises ValueError if order is not a permutation, or a width is below 1.
+    Germain, Gregor, Murray and Larochelle 2015 (MADE), eq. 12 and 13.
+
+    >>> first, last = made_masks([0, 1, 2], hidden=[2])
+    >>> first.int().tolist(), last.int().tolist()
+    ([[1, 0, 0], [1, 1, 0]], [[0, 0], [1, 0], [1, 1]])
+    """
+    place = positions(order)
+    if any(width < 1 for width in hidden):
+        raise ValueError(f"hidden layers need at least one unit each, got widths {tuple(hidden)}")
+    degrees = [torch.cat((place, place.new_zeros(context_dim)))]
+    degrees += [hidden_degrees(len(place), width, context_dim) for width in hidden]
+    masks = [after[:, None] >= before for before, after in pairwise(degrees)]
+    return [*masks, place[:, None] > degrees[-1]]
+
+
+class MaskedLinear(nn.Linear):
+    """y = (mask * W) x + b, with a fixed mask (after, before) bool. The masked weights get no gradient."""
+
+    def __init__(self, mask: Tensor):
+        super().__init__(mask.shape[1], mask.shape[0])
+        self.register_buffer("mask", mask)
+
+    def forward(self, x):
+        return F.linear(x, self.weight * self.mask, self.bias)
+
+
+class MADE(nn.Module):
+    """A network whose outputs for dimension i read only the dimensions before i: (..., D) -> (..., D, size).
+
+    One pass gives the parameters of all conditionals p(x_i given x_<i): size of them for each dimension.
+    Those of the first dimension are constants, or functions of the context.
+
+    order: order[0] is the dimension that comes first; the natural order unless given.
+    hidden: the widths of the hidden layers; () gives a linear map. Each output can read all that it may if
+        no layer is narrower than D - 1, or D with a context; narrower ones see dimensions in groups, and
+        then the first dimensions may go without the context.
+    context_dim: C, the width of a context (..., C) that every output may read. With 0 a context is ignored.
+    activation: acts on each unit alone. zero_last: the last layer starts at zero, and so do all outputs.
+    Cost: one pass, O(sum of before * after) a point; `one_by_one` about the same, in D steps.
+    Parameters: those of the layers. Buffers: order (D,) and the masks.
+    Raises ValueError as made_masks does; for x that is not (..., D); for a context that is missing or not
+        (..., C). Germain et al. 2015 (MADE).
+
+    >>> made = MADE(3, size=2)
+    >>> made(torch.zeros(5, 3)).shape
+    torch.Size([5, 3, 2])
+    >>> made.reads().int().tolist()
+    [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        size: int = 1,
+        hidden: Sequence[int] = (64, 64),
+        order: Order | None = None,
+        context_dim: int = 0,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        zero_last: bool = True,
+    ):
+        super().__init__()
+        order = torch.as_tensor(range(dim) if order is None else order)
+        if order.shape != (dim,):
+            raise ValueError(f"an order of {dim} dimensions has shape ({dim},), got {tuple(order.shape)}")
+        *masks, last = made_masks(order, hidden, context_dim)
+        self.register_buffer("order", order)
+        self.dim, self.size, self.context_dim = dim, size, context_dim
+        self.layers = nn.ModuleList(map(MaskedLinear, [*masks, last.repeat_interleave(size, 0)]))
+        self.activation = activation()
+        if zero_last:
+            nn.init.zeros_(self.layers[-1].weight)
+            nn.init.zeros_(self.layers[-1].bias)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The parameters of all dimensions: (..., D) -> (..., D, size)."""
+        check_width(x, self.dim, "this MADE")
+        if self.context_dim:
+            x = torch.cat((x, self._context(context, x.shape[:-1])), -1)
+        *layers, last = self.layers
+        for layer in layers:
+            x = self.activation(layer(x))
+        return last(x).unflatten(-1, (self.dim, self.size))
+
+    def reads(self) -> Tensor:
+        """Which dimensions each output can read, from the masks alone: (D, D) bool, rows are outputs."""
+        paths = torch.eye(self.dim + self.context_dim, device=self.order.device)
+        for layer in self.layers:
+            paths = (layer.mask.float() @ paths > 0).float()
+        return paths[:: self.size, : self.dim] > 0
+
+    def one_by_one(
+        self, choose: Callable[[int, Tensor], Tensor], points: int, context: Tensor | None = None
+    ) -> Tensor:
+        """Ancestral sampling: x_i = choose(i, params_i), dimension by dimension in the order; (points, D).
+
+        choose gets the dimension and its parameters (points, size), which come from the x chosen so far, and
+        returns (points,). context: (points, C), or anything that broadcasts to it.
+        Cost: the arithmetic of one pass, in D steps, where D passes would do D times as much. A unit of
+        degree m is computed once, when m dimensions are known; since units stand in order of their degree,
+        what it reads is a leading block of the layer before. Differentiable, at the price of O(D) times
+        the memory of a pass.
+        """
+        layers = self._in_order()
+        first = layers[0][0]
+        known = [first.new_empty(0, points) for _ in layers]  # what each layer reads: (units, points)
+        if self.context_dim:
+            known[0] = self._context(context, (points,)).mT
+        x = [None] * self.dim
+        for m, i in enumerate(self.order.tolist()):
+            for depth, (weight, bias, ends) in enumerate(layers):
+                new = slice(ends[m - 1] if m else 0, ends[m])
+                block = torch.addmm(bias[new, None], weight[new, : len(known[depth])], known[depth])
+                if depth + 1 < len(layers):
+                    known[depth + 1] = torch.cat((known[depth + 1], self.activation(block)))
+            x[i] = choose(i, block.mT)
+            known[0] = torch.cat((known[0], x[i][None]))
+        return torch.stack(x, -1)
+
+    def _in_order(self):
+        """Weight, bias and, for each m, the number of units of degree m or less, for each layer.
+
+        The first layer's columns are the context, then the dimensions in their order; the last layer's rows
+        are in that order too.
+        """
+        weights = [layer.weight for layer in self.layers]
+        biases = [layer.bias for layer in self.layers]
+        columns = torch.cat((torch.arange(self.context_dim).to(self.order) + self.dim, self.order))
+        rows = (self.order[:, None] * self.size + torch.arange(self.size).to(self.order)).flatten()
+        weights[0] = weights[0].index_select(1, columns)
+        weights[-1], biases[-1] = weights[-1].index_select(0, rows), biases[-1].index_select(0, rows)
+        ends = []
+        for layer in self.layers[:-1]:
+            degrees = hidden_degrees(self.dim, layer.out_features, self.context_dim)
+            ends.append(torch.searchsorted(degrees, torch.arange(self.dim), right=True).tolist())
+        ends.append([(m + 1) * self.size for m in range(self.dim)])
+        return list(zip(weights, biases, ends, strict=True))
+
+    def _context(self, context, shape):
+        """The context of each point: (*shape, C)."""
+        if context is None or context.shape[-1:] != (self.context_dim,):
+            got = "none" if context is None else f"one of shape {tuple(context.shape)}"
+            raise ValueError(f"this MADE needs a context of shape (..., {self.context_dim}), got {got}")
+        return context.expand(*shape, -1)
+
+
+def standardize(bound: float | None = 2.0) -> Transformer:
+    """MAF's transformer, z = (x - mu) * exp(-s): RealNVP's affine one walked backwards.
+
+    The noise of a Gaussian conditional N(mu, exp(2 s)); log-derivative -s. params: (..., D, 2) holds mu and
+    the raw s; s = bound * tanh(raw / bound), as in `flowkit.coupling.affine`, which says what the bound
+    forbids and buys.
+    """
+    backwards = affine(bound)
+    return Transformer(backwards.inverse, backwards.forward, backwards.size)
+
+
+class MAF(Bijection):
+    """Masked autoregressive flow: each dimension is transformed by parameters read off those before it.
+
+    forward   z_i = g(x_i; theta_i(x_<i))       log abs det dz/dx = sum over i of log g'(x_i; theta_i)
+              by default z_i = (x_i - mu_i(x_<i)) * exp(-s_i(x_<i)), and -sum over i of s_i
+    inverse   x_i = g^-1(z_i; theta_i(x_<i))    log abs det dx/dz = sum over i of log (g^-1)'(z_i; theta_i)
+              by default x_i = z_i * exp(s_i(x_<i)) + mu_i(x_<i), and sum over i of s_i
+    Cost: forward, the density, is one pass of the network and O(D). Inverse, sampling, is D steps one after
+    another, since theta_i needs the x_<i: the arithmetic of about one pass (`MADE.one_by_one`; D whole passes
+    do D times as much), O(D) times the memory if gradients are wanted. Its other direction is cheap: `IAF`.
+
+    dim: D. hidden, order, context_dim, activation: as in MADE; "before" means before in the order.
+    transformer: g, standardize() by default; any Transformer of `flowkit.coupling` will do.
+    Parameters: those of the MADE `conditioner`, whose last layer starts at zero, so that the flow starts as
+        the identity. Invertible for all of them.
+    Raises ValueError as MADE does.
+    Papamakarios, Pavlakou and Murray 2017 (MAF), eq. 3 to 5; its alpha is our s.
+
+    >>> maf = MAF(2, order=[1, 0])                 # x_1 first, then x_0 given x_1
+    >>> maf.conditioner.reads().int().tolist()
+    [[0, 1], [0, 0]]
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: Sequence[int] = (64, 64),
+        order: Order | None = None,
+        transformer: Transformer | None = None,
+        context_dim: int = 0,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ):
+        super().__init__()
+        self.transformer = transformer or standardize()
+        self.conditioner = MADE(dim, self.transformer.size, hidden, order, context_dim, activation)
+
+    def forward(self, x, context=None):
+        check_width(x, self.conditioner.dim, "this MAF")
+        z, log_slope = self.transformer.forward(x, self.conditioner(x, context))
+        return z, log_slope.sum(-1)
+
+    def inverse(self, z, context=None):
+        made = self.conditioner
+        check_width(z, made.dim, "this MAF")
+        rows = z.reshape(-1, made.dim)
+        if context is not None and made.context_dim:
+            context = made._context(context, z.shape[:-1]).reshape(len(rows), made.context_dim)
+        log_det = z.new_zeros(len(rows))
+
+        def choose(i, params):
+            nonlocal log_det
+            x_i, log_slope = self.transformer.inverse(rows[:, i, None], params[:, None])
+            log_det = log_det + log_slope[:, 0]
+            return x_i[:, 0]
+
+        x = made.one_by_one(choose, len(rows), context)
+        return x.reshape(z.shape), log_det.reshape(z.shape[:-1])
+
+
+class IAF(Inverse):
+    """Inverse autoregressive flow: a MAF walked backwards. Sampling takes one pass, the density D steps.
+
+    inverse   x_i = g(z_i; theta_i(z_<i))       log abs det dx/dz = sum over i of log g'(z_i; theta_i)
+              by default x_i = z_i * exp(s_i(z_<i)) + mu_i(z_<i), and sum over i of s_i
+    forward   z_i = g^-1(x_i; theta_i(z_<i))    log abs det dz/dx = sum over i of log (g^-1)'(x_i; theta_i)
+              by default z_i = (x_i - mu_i(z_<i)) * exp(-s_i(z_<i)), and -sum over i of s_i
+    The parameters read the noise z_<i, and the MAF's read the data x_<i: that is the whole difference. Its
+    own samples an IAF scores in one pass (`Flow.rsample_with_log_prob`), which is all that variational
+    inference asks; data of others cost D steps.
+    Cost, parameters, arguments: those of MAF with the directions exchanged; the transformer, which now goes
+    from noise to data, is affine() by default.
+    Kingma et al. 2016 (IAF), eq. 10 and 11; its flow runs from noise to data, our inverse.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: Sequence[int] = (64, 64),
+        order: Order | None = None,
+        transformer: Transformer | None = None,
+        context_dim: int = 0,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ):
+        super().__init__(MAF(dim, hidden, order, transformer or affine(), context_dim, activation))
+
+
+def orders(dim: int, layers: int, shuffle: bool = False, seed: int = 0) -> list[Tensor]:
+    """An order for each layer of a stack: natural and reversed by turns, or, shuffled, drawn from a seed.
+
+    >>> [order.tolist() for order in orders(3, 2)]
+    [[0, 1, 2], [2, 1, 0]]
+    """
+    if shuffle:
+        generator = torch.Generator().manual_seed(seed)
+        return [torch.randperm(dim, generator=generator) for _ in range(layers)]
+    return [torch.arange(dim).flip(0) if k % 2 else torch.arange(dim) for k in range(layers)]
+
+
+def maf_stack(
+    dim: int,
+    layers: int,
+    hidden: Sequence[int] = (64, 64),
+    transformer: Transformer | None = None,
+    context_dim: int = 0,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+    shuffle: bool = False,
+    seed: int = 0,
+) -> Compose:
+    """MAFs one after another, each in an order of its own (`orders`), so that no dimension is first in all.
+
+    One Gaussian MAF makes each conditional Gaussian, in its own order; the next one models what is left, in
+    another. A MAF of order o is the permutation to o, the MAF of the natural order, and the way back, so no
+    Permutation is needed between layers. For a stack that samples in one pass each: Inverse(maf_stack(...)).
+    Cost: `layers` times that of MAF, in both directions.
+
+    >>> stack = maf_stack(3, 4)
+    >>> x = torch.randn(5, 3)
+    >>> bool((stack.forward(x)[0] == x).all())      # the networks end at zero: the identity
+    True
+    """
+    turns = orders(dim, layers, shuffle, seed)
+    return Compose(*(MAF(dim, hidden, order, transformer, context_dim, activation) for order in turns))
