@@ -11,13 +11,17 @@ _MODULES = {
     "bijection",
     "change_of_variables",
     "coupling",
+    "density",
     "determinants",
     "elementwise",
     "flow",
+    "jacobians",
     "lab",
     "laws",
     "linear",
     "maps",
+    "planar",
+    "splines",
 }
 _NAMES = {
     "Bijection": "bijection",

@@ -1,0 +1,334 @@
+"""Jacobians by dual numbers, what they do to areas, and where a map stops being a diffeomorphism.
+
+J[..., i, j] = dz_i/dx_j for f : x (..., D) -> z (..., M) that treats each point by itself. NumPy alone, but
+for the twins in torch at the end. `numerical_jacobian`, by central differences, is change_of_variables' own.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from flowkit.change_of_variables import numerical_jacobian as numerical_jacobian
+from flowkit.maps import as_real
+
+# Forward mode: dual numbers
+
+
+def _power_slope(a, b):
+    """b a^(b - 1), and 0 where b = 0: also at a = 0, where a^(-1) is infinite."""
+    if isinstance(b, Dual) or np.all(b):
+        return b * a ** (b - 1)
+    b = np.asarray(b, _form(a).dtype)
+    return b * a ** np.where(b == 0, 1, b - 1)
+
+
+# For each function the derivative with respect to each argument.
+PARTIALS = {
+    np.positive: [lambda a: 1],
+    np.negative: [lambda a: -1],
+    np.add: [lambda a, b: 1, lambda a, b: 1],
+    np.subtract: [lambda a, b: 1, lambda a, b: -1],
+    np.multiply: [lambda a, b: b, lambda a, b: a],
+    np.divide: [lambda a, b: 1 / b, lambda a, b: -a / (b * b)],
+    np.power: [_power_slope, lambda a, b: a**b * np.log(a)],
+    np.absolute: [np.sign],
+    np.sign: [lambda a: 0],
+    np.square: [lambda a: 2 * a],
+    np.sqrt: [lambda a: 0.5 / np.sqrt(a)],
+    np.exp: [np.exp],
+    np.log: [lambda a: 1 / a],
+    np.sin: [np.cos],
+    np.cos: [lambda a: -np.sin(a)],
+    np.tanh: [lambda a: 1 - np.tanh(a) ** 2],
+    np.arctan2: [lambda y, x: x / (x * x + y * y), lambda y, x: -y / (x * x + y * y)],
+}
+# Functions that are linear in their arrays, and so map tangents as they map values.
+LINEAR = {np.stack, np.concatenate, np.sum, np.reshape}
+COMPARISONS = {np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal}
+
+
+class Dual(np.lib.mixins.NDArrayOperatorsMixin):
+    """value + tangent e, with e^2 = 0: f(a + b e) = f(a) + f'(a) b e, so arithmetic differentiates.
+
+    value, tangent    arrays of one shape, or Duals again for second derivatives
+    level             which jvp made it: to a jvp within a jvp, the outer one's numbers are constants
+
+    NumPy's functions and operators accept it: those in PARTIALS, matrix products, indexing, and those in
+    LINEAR; comparisons look at the value alone. TypeError for all others: an unknown derivative is never
+    taken as zero. Cost: a small multiple of f's. Wengert 1964; Siskind and Pearlmutter 2005 (the levels).
+
+    >>> Dual(3.0, 1.0) ** 2
+    Dual(9.0, 6.0)
+    """
+
+    def __init__(self, value, tangent, level: int = 0):
+        self.value, self.tangent, self.level = value, tangent, level
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        if method != "__call__" or options or ufunc not in {*PARTIALS, *COMPARISONS, np.matmul}:
+            raise TypeError(f"no derivative is known for np.{ufunc.__name__} called so: see PARTIALS")
+        level = max(_level(a) for a in inputs)
+        values = [_part(a, level, "value") for a in inputs]
+        value = ufunc(*values)
+        if ufunc in COMPARISONS:
+            return value
+        tangent = np.zeros(value.shape, value.dtype)
+        for i, a in enumerate(inputs):
+            if _level(a) == level and ufunc is np.matmul:  # the product rule
+                tangent = tangent + ufunc(*values[:i], a.tangent, *values[i + 1 :])
+            elif _level(a) == level:
+                tangent = tangent + PARTIALS[ufunc][i](*values) * a.tangent
+        return Dual(value, tangent, level)
+
+    def __array_function__(self, function, types, args, options):
+        if function not in LINEAR:
+            raise TypeError(f"no derivative is known for np.{function.__name__}: see LINEAR and PARTIALS")
+        arrays, *rest = args
+        several = isinstance(arrays, list | tuple)
+        level = max(map(_level, arrays)) if several else self.level
+
+        def apply(part):
+            parts = [_part(a, level, part) for a in arrays] if several else _part(arrays, level, part)
+            return function(parts, *rest, **options)
+
+        return Dual(apply("value"), apply("tangent"), level)
+
+    def __getitem__(self, index):
+        return Dual(self.value[index], self.tangent[index], self.level)
+
+    def __repr__(self):
+        return f"Dual({self.value}, {self.tangent})"
+
+    def sum(self, axis=None, keepdims=False):
+        return np.sum(self, axis, keepdims=keepdims)
+
+    @property
+    def shape(self):
+        return _form(self.value).shape
+
+    @property
+    def dtype(self):
+        return _form(self.value).dtype
+
+
+def _level(a):
+    return a.level if isinstance(a, Dual) else -1
+
+
+def _form(a):
+    """What has a's shape and dtype."""
+    return a if isinstance(a, Dual) else np.asarray(a)
+
+
+def _part(a, level, part):
+    """The value or the tangent at a level, to which numbers of lower levels are constants."""
+    if _level(a) == level:
+        return getattr(a, part)
+    return a if part == "value" else np.zeros(_form(a).shape, _form(a).dtype)
+
+
+def _array(z):
+    """What f returned, as an array or a Dual: a list, or NumPy's array of objects, is put together first."""
+    if isinstance(z, list | tuple) or (isinstance(z, np.ndarray) and z.dtype == object):
+        return np.stack([_array(part) for part in z])
+    return z if isinstance(z, Dual) else as_real(z, "f(x)")
+
+
+_levels = itertools.count(1)
+
+
+def jvp(f: Callable, x, v):
+    """f(x) and J v, exact, in one pass through f: how z moves as x moves along v. J itself is not built.
+
+    x, v: (..., D); any v that broadcasts. f is written with NumPy's functions (see Dual).
+
+    >>> jvp(lambda x: np.exp(2 * x), 0.0, 1.0)
+    (np.float64(1.0), np.float64(2.0))
+    """
+    x = x if isinstance(x, Dual) else as_real(x)
+    v = v if isinstance(v, Dual) else as_real(v, "v")
+    level = next(_levels)
+    z = _array(f(Dual(x, v + np.zeros(x.shape, x.dtype), level)))
+    return _part(z, level, "value"), _part(z, level, "tangent")
+
+
+def derivative(f: Callable, x):
+    """f'(x) of an f that works on each number by itself, x of any shape: one jvp along ones."""
+    return jvp(f, x, 1.0)[1]
+
+
+def jacobian(f: Callable, x):
+    """J column by column, J e_j by a jvp for each j: (..., D) -> (..., M, D). D passes through f.
+
+    Where f returns one number for each point, (...), this is its gradient, (..., D).
+
+    >>> jacobian(lambda x: np.stack([x[0] * x[1], np.sin(x[1])]), [2.0, 0.0]).tolist()
+    [[0.0, 2.0], [0.0, 1.0]]
+    """
+    x = x if isinstance(x, Dual) else as_real(x)
+    if len(x.shape) == 0 or x.shape[-1] == 0:
+        raise ValueError("x must have the shape (..., D), D at least 1; for one number there is derivative")
+    basis = np.eye(x.shape[-1], dtype=x.dtype)
+    return np.stack([jvp(f, x, e)[1] for e in basis], axis=-1)
+
+
+def hessian(f: Callable, x):
+    """H[..., i, j] = d^2 f / dx_i dx_j for f : (..., D) -> (...), by duals of duals: (..., D, D). D^2 passes.
+
+    If f has M outputs, H is (..., M, D, D). The change of variables needs only J: volume is first order.
+
+    >>> hessian(lambda x: x[0] ** 2 * x[1], [1.0, 3.0]).tolist()
+    [[6.0, 2.0], [2.0, 0.0]]
+    """
+    return jacobian(lambda y: jacobian(f, y), x)
+
+
+# Products and inverses
+
+
+def chain_jacobians(maps: Sequence[Callable], x) -> list[np.ndarray]:
+    """The Jacobian of each of f_1, ..., f_K in f_K o ... o f_1, each at its own input: K of (..., D, D).
+
+    Their product J_K ... J_1 is the Jacobian of the whole, and so the product of their dets is its det.
+    """
+    x, out = as_real(x), []
+    for f in maps:
+        out.append(jacobian(f, x))
+        x = _array(f(x))
+    return out
+
+
+def inverse_jacobian(f: Callable, x):
+    """The Jacobian of f^-1 at z = f(x), which is J(x)^-1, without f^-1 itself: (..., D, D).
+
+    Its det is 1/det J.
+    ValueError where det J is 0: f has no differentiable inverse there.
+    """
+    try:
+        return np.linalg.inv(jacobian(f, x))
+    except np.linalg.LinAlgError:
+        raise ValueError("J must be square, and not singular: f has no differentiable inverse at x") from None
+
+
+# Areas in the plane
+
+
+def polygon_area(vertices):
+    """The area of polygons (..., N, 2) by the shoelace formula: (...). Negative where they run clockwise.
+
+    >>> float(polygon_area([[0, 0], [2, 0], [2, 1], [0, 1]]))
+    2.0
+    """
+    vertices = as_real(vertices, "vertices")
+    if vertices.ndim < 2 or vertices.shape[-1] != 2:
+        raise ValueError(f"vertices must have the shape (..., N, 2); their shape is {vertices.shape}")
+    x, y = np.moveaxis(vertices - vertices[..., :1, :], -1, 0)  # from a corner: small areas keep their digits
+    return 0.5 * (x * np.roll(y, -1, -1) - np.roll(x, -1, -1) * y).sum(-1)
+
+
+def mapped_cell(f: Callable, x, size: float, per_side: int = 1):
+    """The image of the square of this size about x (..., 2), as a polygon: (..., 4 per_side, 2).
+
+    The square runs anticlockwise from its lower left corner; more points on each side follow bent images.
+    """
+    x = as_real(x)
+    if x.ndim == 0 or x.shape[-1] != 2 or not size > 0 or per_side < 1:
+        raise ValueError("x must have the shape (..., 2), size must be positive, and per_side 1 or more")
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], x.dtype) * (size / 2)
+    ahead = np.roll(corners, -1, 0) - corners
+    along = np.arange(per_side, dtype=x.dtype)[:, None] / per_side
+    square = (corners[:, None] + along * ahead[:, None]).reshape(-1, 2)
+    return f(x[..., None, :] + square)
+
+
+def area_ratio(f: Callable, x, size: float, per_side: int = 1):
+    """The area of the mapped cell over that of the square: (...). As size goes to 0 it tends to det J.
+
+    The error is O(size^2), until rounding, O(eps abs z/size), takes over. Negative where f turns the square
+    over; its absolute value is the factor by which f stretches areas, and so thins densities.
+    """
+    return polygon_area(mapped_cell(f, x, size, per_side)) / size**2
+
+
+def from_polar(p):
+    """(r, angle) -> (r cos angle, r sin angle), for p (..., 2). det J = r: zero at the origin."""
+    r, angle = p[..., 0], p[..., 1]
+    return np.stack([r * np.cos(angle), r * np.sin(angle)], axis=-1)
+
+
+def from_polar_jacobian(p):
+    """[[cos angle, -r sin angle], [sin angle, r cos angle]]: (..., 2) -> (..., 2, 2)."""
+    r, cos, sin = p[..., 0], np.cos(p[..., 1]), np.sin(p[..., 1])
+    return np.stack([np.stack([cos, -r * sin], axis=-1), np.stack([sin, r * cos], axis=-1)], axis=-2)
+
+
+def to_polar(x):
+    """x (..., 2) -> (r, angle), the angle in (-pi, pi]: the inverse of from_polar on r > 0. det J = 1/r."""
+    r = np.sqrt(np.square(x[..., 0]) + np.square(x[..., 1]))
+    return np.stack([r, np.arctan2(x[..., 1], x[..., 0])], axis=-1)
+
+
+# Diffeomorphisms
+
+
+def det_sign(J, tolerance: float = 1e-12):
+    """The sign of det J for J (..., D, D): 1, -1, or 0 where the rows of J are dependent: (...).
+
+    Dependent: abs det J is at most tolerance times the product of the rows' lengths, Hadamard's bound. So
+    a map that shrinks everything is not taken for one that collapses. For few dimensions: the ratio to the
+    bound falls as exp(-D/2) even for random matrices.
+    """
+    J = as_real(J, "J")
+    length = np.linalg.norm(J, axis=-1, keepdims=True)
+    det = np.linalg.det(J / np.where(length > 0, length, 1))
+    return np.where(np.abs(det) <= tolerance, 0.0, np.sign(det))
+
+
+def singular_cells(f: Callable, *axes, jacobian: Callable = jacobian):
+    """The cells of a grid in which f is not a diffeomorphism: det J has not one sign at all their corners.
+
+    axes: for each dimension its grid points, (n_1,), ..., (n_D,). Returns booleans (n_1 - 1, ..., n_D - 1):
+    True where det J changes sign, is zero, or is not a number. By the intermediate value theorem det J
+    is then zero in the cell, if J is continuous. A grid accuses and never acquits: it misses a det that
+    touches zero between its points, as x^3's does, and det J of one sign makes f injective only locally.
+    jacobian(f, x): `jacobian`, or `numerical_jacobian` for an f that duals cannot follow.
+    """
+    points = np.stack(np.meshgrid(*(as_real(a, "axes") for a in axes), indexing="ij"), axis=-1)
+    sign = det_sign(jacobian(f, points))
+    low = high = np.where(np.isnan(sign), 0.0, sign)
+    for axis in range(len(axes)):
+        first, last = slice(None, -1), slice(1, None)
+        pick = (slice(None),) * axis
+        low = np.minimum(low[(*pick, first)], low[(*pick, last)])
+        high = np.maximum(high[(*pick, first)], high[(*pick, last)])
+    return (low <= 0) & (high >= 0)
+
+
+# The same in torch: f takes and returns tensors
+
+
+def torch_jvp(f: Callable, x, v):
+    """f(x) and J v: jvp's twin, for tensors."""
+    from torch import func
+
+    return func.jvp(f, (x,), (v,))
+
+
+def torch_vjp(f: Callable, x, w):
+    """f(x) and w^T J, for w of f(x)'s shape: reverse mode, one row of J for a small multiple of f's own cost.
+
+    A gradient is one vjp where it is D jvps, so training goes backwards; forward mode keeps no tape.
+    """
+    from torch import func
+
+    z, pull_back = func.vjp(f, x)
+    return z, pull_back(w)[0]
+
+
+def torch_jacobian(f: Callable, x):
+    """J by rows, a vjp for each, (..., M, D). M passes backwards, vectorized; f sees one point (D,)."""
+    from torch import func
+
+    rows = func.vmap(func.jacrev(f))(x.reshape(-1, x.shape[-1]))
+    return rows.reshape(*x.shape[:-1], *rows.shape[1:])
