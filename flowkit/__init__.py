@@ -21,6 +21,7 @@ _MODULES = {
     "linear",
     "maps",
     "planar",
+    "planar",
     "splines",
 }
 _NAMES = {

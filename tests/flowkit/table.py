@@ -20,6 +20,7 @@ from flowkit.coupling import (
 from flowkit.elementwise import ActNorm, Affine, LeakyReLU, Logit, Scale, Sigmoid, Softplus, Tanh
 from flowkit.lab.nets import mlp
 from flowkit.linear import PLU, QR, Dense, Householder, Permutation, Triangular
+from flowkit.planar import Planar, Radial, Sylvester
 
 
 class Row(NamedTuple):
@@ -81,6 +82,12 @@ BIJECTIONS = {
     "plu_given": Row(given_plu, SMALL),
     "householder": Row(partial(Householder, reflections=3)),
     "qr": Row(QR, SMALL),
+    "planar": Row(Planar),
+    "inverse_planar": Row(lambda dim: Inverse(Planar(dim)), (7,)),
+    "radial": Row(Radial),
+    "sylvester": Row(lambda dim: Sylvester(dim, min(dim, 3))),
+    "sylvester_full": Row(lambda dim: Sylvester(dim, dim), (7,)),
+    "low_rank_stack": Row(lambda dim: Compose(Planar(dim), Radial(dim), Sylvester(dim, 1)), (7,)),
     "additive_coupling": Row(lambda dim: additive_coupling(alternating_mask(dim), net), COUPLED),
     "affine_coupling": Row(lambda dim: affine_coupling(half_mask(dim), net), COUPLED),
     "affine_coupling_other_half": Row(lambda dim: affine_coupling(half_mask(dim, False), net), COUPLED),
