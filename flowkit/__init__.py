@@ -21,7 +21,6 @@ _MODULES = {
     "linear",
     "maps",
     "planar",
-    "planar",
     "splines",
 }
 _NAMES = {
