@@ -53,7 +53,7 @@ def made_masks(order: Order, hidden: Sequence[int] = (64, 64), context_dim: int 
     dimension i exists only where j stands before i; the product of the masks counts these paths.
     order: order[0] is the dimension that comes first. The last mask has one row for each dimension.
     The first mask's columns are the D dimensions, then the context.
-    Raises ValueError if order is not a permutation, or a width is below 1.
+    Raises ValueError if order is empty or not a permutation, or a width is below 1.
     Germain, Gregor, Murray and Larochelle 2015 (MADE), eq. 12 and 13.
 
     >>> first, last = made_masks([0, 1, 2], hidden=[2])
@@ -61,6 +61,8 @@ def made_masks(order: Order, hidden: Sequence[int] = (64, 64), context_dim: int 
     ([[1, 0, 0], [1, 1, 0]], [[0, 0], [1, 0], [1, 1]])
     """
     place = positions(order)
+    if not len(place):
+        raise ValueError("an order needs at least one dimension")
     if any(width < 1 for width in hidden):
         raise ValueError(f"hidden layers need at least one unit each, got widths {tuple(hidden)}")
     degrees = [torch.cat((place, place.new_zeros(context_dim)))]
@@ -115,7 +117,7 @@ class MADE(nn.Module):
         zero_last: bool = True,
     ):
         super().__init__()
-        order = torch.as_tensor(range(dim) if order is None else order)
+        order = Permutation(range(dim) if order is None else order).order.clone()  # a copy: callers may share
         if order.shape != (dim,):
             raise ValueError(f"an order of {dim} dimensions has shape ({dim},), got {tuple(order.shape)}")
         *masks, last = made_masks(order, hidden, context_dim)
@@ -153,8 +155,9 @@ class MADE(nn.Module):
         returns (points,). context: (points, C), or anything that broadcasts to it.
         Cost: the arithmetic of one pass, in D steps, where D passes would do D times as much. A unit of
         degree m is computed once, when m dimensions are known; since units stand in order of their degree,
-        what it reads is a leading block of the layer before. Differentiable, at the price of O(D) times
-        the memory of a pass.
+        what it reads is a leading block of the layer before. For a few dimensions or a single point the steps
+        themselves are the cost, and D passes of a small network are as fast. Differentiable, at the price
+        of O(D) times the memory of a pass.
         """
         layers = self._in_order()
         first = layers[0][0]

@@ -239,6 +239,13 @@ def test_an_order_is_a_permutation_there_and_back():
     close(maf.forward(x), Compose(there, plain, Inverse(there)).forward(x))
 
 
+def test_an_order_is_copied():
+    for given in (torch.tensor([1, 0], dtype=torch.int32), torch.tensor([1, 0])):
+        made = MADE(2, order=given)
+        given.zero_()
+        assert made.order.tolist() == [1, 0]
+
+
 def test_orders():
     assert [order.tolist() for order in orders(3, 3)] == [[0, 1, 2], [2, 1, 0], [0, 1, 2]]
     shuffled = [[order.tolist() for order in orders(20, 2, shuffle=True, seed=seed)] for seed in (0, 0, 1)]
@@ -285,6 +292,7 @@ def test_extremes_stay_finite_in_float32():
     [
         (lambda: MADE(3, order=[0, 1]), r"order of 3 dimensions has shape \(3,\), got \(2,\)"),
         (lambda: MADE(3, order=[0, 1, 1]), "not a permutation"),
+        (lambda: MADE(0), "at least one dimension"),
         (lambda: MAF(3, hidden=(4, 0)), "at least one unit"),
         (lambda: standardize(0), "must be positive"),
         (lambda: MADE(3)(torch.zeros(2, 4)), r"this MADE takes points of shape \(\.\.\., 3\), got \(2, 4\)"),
