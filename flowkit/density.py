@@ -43,12 +43,21 @@ def fit_gaussian(data) -> tuple[np.ndarray, np.ndarray]:
     mean = data.mean(0)
     centred = data - mean
     covariance = centred.T @ centred / len(data)
-    if np.linalg.matrix_rank(centred) < data.shape[1]:
+    if _is_flat(data, covariance):
         raise ValueError(
             f"{len(data)} points in {data.shape[1]} dimensions lie in a plane: no Gaussian fits them best. "
             "Take more points, or leave out a dimension that the others determine"
         )
     return mean, covariance
+
+
+def _is_flat(data, covariance):
+    """Is a dimension constant, or determined by others? In units of the spreads, which may differ widely."""
+    if (data == data[0]).all(0).any():
+        return True
+    spread = np.sqrt(np.diag(covariance))
+    correlation = covariance / spread / spread[:, None]
+    return np.linalg.matrix_rank(correlation, hermitian=True) < len(spread)
 
 
 def gaussian_log_density(x, mean, covariance):
@@ -96,7 +105,7 @@ def _cholesky(covariance):
     covariance = as_real(covariance, "covariance")
     if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
         raise ValueError(f"covariance must have the shape (D, D); it has {covariance.shape}")
-    if not np.allclose(covariance, covariance.T, rtol=1e-4, atol=0):
+    if not np.allclose(covariance, covariance.T, rtol=0, atol=1e-4 * np.abs(covariance).max(initial=0)):
         raise ValueError("covariance must be symmetric")
     try:
         return np.linalg.cholesky(covariance)
@@ -341,7 +350,7 @@ def samples_needed(dim: int, relative_error: float = 0.1) -> float:
     """How many points bring kde_relative_error at the origin below relative_error, under the best bandwidth.
 
     The bandwidth is searched on a fine grid. 4, 19, 67, 223, 768 for D = 1 to 5 and 842,000 for D = 10
-    are Silverman's figures (1986, table 4.2); here as fractions, as exact as the grid.
+    are Silverman's figures (1986, table 4.2); here as fractions, as exact as the grid; inf past 1e308.
     ValueError unless D is 1 or more and 0 < relative_error < 1 (0 everywhere is an estimate with error 1).
 
     >>> [math.ceil(samples_needed(dim)) for dim in (1, 2, 3, 4, 5)]
@@ -351,8 +360,9 @@ def samples_needed(dim: int, relative_error: float = 0.1) -> float:
         raise ValueError("dim must be 1 or more, and relative_error between 0 and 1")
     # The bias alone reaches the whole error at this h, and no wider one can do.
     widest = math.sqrt((1 - math.sqrt(relative_error)) ** (-2 / dim) - 1)
-    bias, variance = _bias_and_variance(dim, widest * np.arange(1, 10_000) / 10_000)
-    return float((variance / (relative_error - bias**2)).min())
+    with np.errstate(over="ignore"):
+        bias, variance = _bias_and_variance(dim, widest * np.arange(1, 10_000) / 10_000)
+        return float((variance / (relative_error - bias**2)).min())
 
 
 def _bias_and_variance(dim, h):

@@ -44,7 +44,8 @@ PARTIALS = {
     np.arctan2: [lambda y, x: x / (x * x + y * y), lambda y, x: -y / (x * x + y * y)],
 }
 # Functions that are linear in their arrays, and so map tangents as they map values.
-LINEAR = {np.stack, np.concatenate, np.sum, np.reshape}
+LINEAR = {np.stack, np.concatenate, np.reshape, np.moveaxis, np.flip, np.roll}
+LINEAR |= {np.sum, np.mean, np.cumsum, np.diff}
 COMPARISONS = {np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal}
 
 
@@ -67,7 +68,10 @@ class Dual(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc, method, *inputs, **options):
         if method != "__call__" or options or ufunc not in {*PARTIALS, *COMPARISONS, np.matmul}:
-            raise TypeError(f"no derivative is known for np.{ufunc.__name__} called so: see PARTIALS")
+            raise TypeError(
+                f"no derivative is known for np.{ufunc.__name__} called so: see PARTIALS; for z += a, write "
+                "z = z + a"
+            )
         level = max(_level(a) for a in inputs)
         values = [_part(a, level, "value") for a in inputs]
         value = ufunc(*values)

@@ -84,6 +84,18 @@ def test_draws_have_the_mean_and_the_covariance():
     close(np.cov(draws.T), C3, 0.05)
 
 
+def test_spreads_of_any_size_are_fitted():
+    data = draw(5000, 3) * [1e-9, 1.0, 1e9]
+    for dtype in (np.float32, np.float64):
+        mean, covariance = dn.fit_gaussian(data.astype(dtype))
+        assert np.isfinite(dn.gaussian_log_density(data.astype(dtype), mean, covariance)).all()
+
+
+def test_rounding_does_not_make_a_covariance_unsymmetric():
+    covariance = np.array([[1.0, 1e-17], [-3e-17, 1.0]])
+    close(dn.gaussian_log_density([1.0, 2.0], [0.0, 0.0], covariance), -2.5 - math.log(2 * math.pi))
+
+
 def test_gaussians_keep_float32():
     data = draw(20, 2).astype(np.float32)
     mean, covariance = dn.fit_gaussian(data)
@@ -91,7 +103,9 @@ def test_gaussians_keep_float32():
     assert dn.gaussian_log_density(data, mean, covariance).dtype == np.float32
 
 
-@pytest.mark.parametrize("data", [np.ones((2, 2)), np.ones((9, 1)), np.arange(8.0)[:, None] * [1, 2]])
+@pytest.mark.parametrize(
+    "data", [np.ones((2, 2)), np.ones((9, 1)), np.arange(8.0)[:, None] * [1, 2], np.full((9, 1), 0.1)]
+)
 def test_flat_data_have_no_likeliest_gaussian(data):
     with pytest.raises(ValueError, match="lie in a plane"):
         dn.fit_gaussian(data)
@@ -137,6 +151,15 @@ def test_a_histogram_s_borders_and_outside():
     x = np.array([-1e-9, 0.0, 0.999, 1.0, 2.0, 3.999, 4.0, 4.001, np.nan, -np.inf])[:, None]
     p = np.exp(dn.histogram_log_density(x, histogram))
     close(p, [0, 0.25, 0.25, 0.5, 0.125, 0.125, 0.125, 0, np.nan, 0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_cell_of_a_data_point_is_empty(dtype, seed):
+    data = draw(300, 2, seed).astype(dtype)
+    log_p = dn.histogram_log_density(data, dn.fit_histogram(data, [9, 13]))
+    assert log_p.dtype == dtype
+    assert np.isfinite(log_p).all()
 
 
 def test_a_histogram_takes_no_points_outside_and_no_negative_pseudocount():
@@ -308,6 +331,8 @@ def test_the_points_needed_are_silvermans_and_grow_without_mercy():
     assert ours[:5] == table[:5]
     np.testing.assert_allclose(ours, table, rtol=3e-3)
     assert dn.samples_needed(20) > 1e11
+    assert 1e93 < dn.samples_needed(100) < 1e94
+    assert dn.samples_needed(1000) == math.inf
 
 
 def test_the_points_needed_bring_the_error_down_and_fewer_do_not():
