@@ -177,6 +177,8 @@ def test_float32_stays():
         assert J.dtype == np.float32
         close(J, jacobian(f, x.astype(np.float64)), 1e-4)
     assert hessian(lambda x: (x**3).sum(-1), x).dtype == np.float32
+    assert jacobian(lambda x: np.stack([x[..., 0], np.float32(2) * x[..., 1] ** 0]), x[0]).dtype == np.float32
+    assert jacobian(lambda x: np.stack([x[0], np.float32(2)]), x[0]).dtype == np.float32
 
 
 @pytest.mark.parametrize(
