@@ -187,7 +187,7 @@ def mixture(params):
     """torch's own mixture of logistics with the parameters of ours."""
     dist = torch.distributions
     raw_pi, raw_mean, raw_scale = params.chunk(3, -1)
-    mean = torch.linspace(0.5, 1.5, raw_pi.shape[-1], dtype=torch.float64) * raw_mean
+    mean = torch.linspace(1.0, 4.0, raw_pi.shape[-1], dtype=torch.float64) * raw_mean
     squash = [dist.SigmoidTransform().inv, dist.AffineTransform(mean, (4 * torch.tanh(raw_scale / 4)).exp())]
     unit = dist.Uniform(torch.zeros_like(mean), torch.ones_like(mean), validate_args=False)
     logistic = dist.TransformedDistribution(unit, squash, validate_args=False)
@@ -245,7 +245,7 @@ def test_equal_components_part():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    means = f.params[0, 2:4] * torch.tensor([0.5, 1.5])
+    means = f.params[0, 2:4] * torch.tensor([1.0, 4.0])
     assert means.min() < -2
     assert means.max() > 2
 
