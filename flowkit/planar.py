@@ -53,7 +53,7 @@ class _TanhRoot(torch.autograd.Function):
 
     @staticmethod
     def forward(target, gain):
-        size, gain = target.abs(), gain.clamp(min=torch.finfo(gain.dtype).tiny)
+        size, gain = target.abs(), gain.clamp(min=torch.finfo(gain.dtype).tiny)  # softplus underflows to 0
         concave = gain >= 1
         steep, flat = size / gain, size - (gain - 1)
         near, far = torch.where(concave, torch.maximum(steep, flat), torch.minimum(steep, flat)), size
@@ -61,10 +61,8 @@ class _TanhRoot(torch.autograd.Function):
             middle = (near + far) / 2
             is_near = (_left_side(middle, gain) < size) == concave
             near, far = torch.where(is_near, middle, near), torch.where(is_near, far, middle)
-        low, high = torch.minimum(near, far), torch.maximum(near, far)
         for _ in range(NEWTON_STEPS):
             near = near - (_left_side(near, gain) - size) / tanh_slope(near, gain)
-            near = torch.clamp(near, low, high)  # rounding alone can leave the bracket
         return near * target.sign()
 
     @staticmethod
@@ -104,8 +102,8 @@ class Planar(Bijection):
     Cost: O(D) a point for z and the log-dets; for x, O(D) and one scalar root (`tanh_root`, which gives the
     tolerance; x is differentiable).
     Parameters: w (D,), u (D,), b (). w starts as a random direction and u where u^ = 0: the identity.
-    Raises ValueError if x does not have D dimensions; w = 0 is not allowed, and gives NaN (u^ is
-    not defined there). Rezende and Mohamed 2015, eq. 10 to 12 and appendix A.1, whose f is this forward.
+    Raises ValueError if x does not have D dimensions. u^ is not defined at w = 0 (NaN).
+    Rezende and Mohamed 2015, eq. 10 to 12 and appendix A.1, whose f is this forward.
 
     >>> f = Planar(2)
     >>> x = torch.randn(3, 2)

@@ -117,6 +117,14 @@ def test_the_root_solves_its_equation_to_the_tolerance_of_its_docstring(gain, dt
     assert (a.sign() == target.sign()).all()
 
 
+def test_the_root_is_finite_where_the_gain_underflows():
+    target = torch.tensor([0.0, 1e-30, 1e-3, 2.0])
+    a = tanh_root(target, torch.tensor(0.0))
+    assert a[0] == 0
+    assert a[3] - a[3].tanh() == pytest.approx(2.0, rel=1e-6)
+    assert a.isfinite().all()
+
+
 def test_the_root_is_differentiable_twice_and_maps_over_batches():
     target, gain = 3 * randn(6), torch.tensor([0.05, 0.5, 1.0, 2.0, 5.0, 50.0], dtype=torch.float64)
     inputs = (target.requires_grad_(), gain.requires_grad_())
@@ -418,3 +426,20 @@ def test_reverse_kl_says_what_is_wrong():
         reverse_kl(flow, lambda x: flow.log_prob(x).sum(), 7)
     with pytest.raises(ValueError, match=r"got \(7, 2\)"):
         reverse_kl(flow, lambda x: x, 7)
+
+
+@pytest.mark.slow
+def test_eight_planar_layers_fit_the_first_energy():
+    """Two layers cannot cut a Gaussian into two arcs: they stay about 1 nat away, eight about 0.25."""
+    gaps = {}
+    for layers in (2, 8):
+        torch.manual_seed(0)
+        flow = Flow(StandardNormal(2), Inverse(Compose(*(Planar(2) for _ in range(layers)))))
+        optimizer = torch.optim.Adam(flow.parameters(), 1e-2)
+        for _ in range(600):
+            optimizer.zero_grad()
+            reverse_kl(flow, ENERGIES["U1"].log_prob, 256).backward()
+            optimizer.step()
+        with torch.no_grad():
+            gaps[layers] = reverse_kl(flow, ENERGIES["U1"].log_prob, 20_000).item()
+    assert 0.05 < gaps[8] < 0.4 < 0.8 < gaps[2]
