@@ -21,6 +21,7 @@ from flowkit.elementwise import ActNorm, Affine, LeakyReLU, Logit, Scale, Sigmoi
 from flowkit.lab.nets import mlp
 from flowkit.linear import PLU, QR, Dense, Householder, Permutation, Triangular
 from flowkit.planar import Planar, Radial, Sylvester
+from flowkit.splines import Elementwise, linear, mixture_cdf, quadratic, rational_quadratic
 
 
 class Row(NamedTuple):
@@ -115,6 +116,12 @@ BIJECTIONS = {
     "iaf": Row(partial(IAF, hidden=(8,), activation=torch.nn.Tanh), SMALL),
     "maf_stack": Row(partial(maf_stack, layers=2, hidden=(8,), activation=torch.nn.Tanh), SMALL),
     "glow_like": Row(glow_like, SMALL[1:]),
+    "elementwise_rational_quadratic": Row(lambda dim: Elementwise(dim, rational_quadratic())),
+    "elementwise_mixture": Row(lambda dim: Elementwise(dim, mixture_cdf(4)), SMALL),
+    "linear_spline_stack": Row(lambda dim: coupling_stack(dim, 2, net, linear(bound=3.0)), SMALL[1:]),
+    "quadratic_spline_stack": Row(lambda dim: coupling_stack(dim, 2, net, quadratic(bound=3.0)), SMALL[1:]),
+    "rational_quadratic_stack": Row(lambda dim: coupling_stack(dim, 3, net, rational_quadratic()), SMALL[1:]),
+    "mixture_stack": Row(lambda dim: coupling_stack(dim, 2, net, mixture_cdf(3)), SMALL[1:]),
     "coupling_to_unit_cube": Row(lambda dim: Compose(coupling_stack(dim, 2, net), Sigmoid()), SMALL[1:]),
 }
 
