@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -69,6 +71,13 @@ def test_constraints_satisfy_every_requirement(pyproject, pinned):
     for requirement in map(Requirement, everything):
         if requirement.name not in ("nflows", "normflows"):  # pinned where they are required
             assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+
+
+def test_every_pin_runs_on_the_oldest_python(pinned):
+    """Also on 3.11.0: some systems stay at an early patch release."""
+    needs = {canonicalize_name(d.name): d.metadata.get("Requires-Python") or "" for d in distributions()}
+    too_new = {name for name in pinned if not SpecifierSet(needs.get(name, "")).contains("3.11.0")}
+    assert too_new == set()
 
 
 def test_torch_is_pinned(pinned):
