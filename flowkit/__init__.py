@@ -14,6 +14,7 @@ _MODULES = {
     "density",
     "determinants",
     "elementwise",
+    "energies",
     "flow",
     "jacobians",
     "lab",

@@ -9,9 +9,9 @@ from torch import nn
 
 from flowkit import Compose, Flow, Inverse, StandardNormal, check_bijection
 from flowkit.elementwise import Affine
+from flowkit.energies import ENERGIES
 from flowkit.lab.targets import integral
 from flowkit.planar import (
-    ENERGIES,
     Planar,
     Radial,
     Sylvester,
