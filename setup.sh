@@ -28,7 +28,7 @@ install_course() {
 install_tests() {
   .venv/bin/python -m pip install --quiet --constraint constraints.txt --group test --group habits
   .venv/bin/python -m pip install --quiet --constraint constraints.txt --no-deps --group peers
-  install_system_packages bubblewrap:bwrap chromium:chromium
+  install_system_packages bubblewrap:bwrap chromium:chromium postgresql:psql
   touch .venv/ready-for-tests
 }
 
