@@ -20,7 +20,8 @@ from flowkit.coupling import affine, coupling_stack
 from flowkit.lab import targets
 from flowkit.lab.nets import mlp
 from flowkit.lab.training import fit
-from flowkit.splines import mixture_cdf, rational_quadratic
+from flowkit.mixtures import mixture_cdf
+from flowkit.splines import rational_quadratic
 
 BUDGET = {"hidden": [64, 64], "steps": 2000, "batch": 256, "lr": 5e-3, "clip": 1.0, "seed": 0}
 FLOWS = {  # layers, and what each does to the elements that move

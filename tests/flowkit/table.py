@@ -20,8 +20,9 @@ from flowkit.coupling import (
 from flowkit.elementwise import ActNorm, Affine, LeakyReLU, Logit, Scale, Sigmoid, Softplus, Tanh
 from flowkit.lab.nets import mlp
 from flowkit.linear import PLU, QR, Dense, Householder, Permutation, Triangular
+from flowkit.mixtures import mixture_cdf
 from flowkit.planar import Planar, Radial, Sylvester
-from flowkit.splines import Elementwise, linear, mixture_cdf, quadratic, rational_quadratic
+from flowkit.splines import Elementwise, linear, quadratic, rational_quadratic
 
 
 class Row(NamedTuple):

@@ -1,6 +1,5 @@
 """Determinants against NumPy's, against exact fractions, and against the laws that define a determinant."""
 
-import doctest
 import math
 from fractions import Fraction
 
@@ -34,10 +33,6 @@ def exact_det(a):
         det *= head[0] * (-1) ** pivot
         rows = [[x - row[0] / head[0] * h for x, h in zip(row[1:], head[1:], strict=True)] for row in rows]
     return det
-
-
-def test_doctests():
-    assert doctest.testmod(dets).failed == 0
 
 
 @pytest.mark.parametrize("det", DETS)

@@ -1,6 +1,5 @@
 """Monotone maps: round trips, derivatives against differences and extended precision, composition."""
 
-import doctest
 import math
 
 import numpy as np
@@ -36,10 +35,6 @@ RANGES = [
 ]
 ALL = pytest.mark.parametrize(("f", "low", "high"), RANGES, ids=[f.name for f, _, _ in RANGES])
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-
-
-def test_doctests():
-    assert doctest.testmod(maps).failed == 0
 
 
 @ALL

@@ -10,6 +10,7 @@ import torch
 from flowkit import check_bijection
 from flowkit.coupling import coupling, coupling_stack, half_mask
 from flowkit.lab.nets import mlp
+from flowkit.mixtures import mixture_cdf, mixture_forward, mixture_inverse, mixture_logit
 from flowkit.splines import (
     LINEAR,
     QUADRATIC,
@@ -18,10 +19,6 @@ from flowkit.splines import (
     above,
     linear,
     linear_knots,
-    mixture_cdf,
-    mixture_forward,
-    mixture_inverse,
-    mixture_logit,
     quadratic,
     quadratic_knots,
     rational_quadratic,
