@@ -10,7 +10,8 @@ import torch
 
 from flowkit.laws import calculus, form, numerics
 from flowkit.laws.calls import Raised
-from flowkit.laws.trials import Exam, trials
+from flowkit.laws.exam import Exam
+from flowkit.laws.trials import trials
 
 
 class LawBroken(AssertionError):

@@ -8,7 +8,7 @@ import torch
 
 from flowkit.laws import slips
 from flowkit.laws.calls import gradient_of, jacobian_of, pair, parameters_of, size_of
-from flowkit.laws.trials import POINTS, REAL, is_real
+from flowkit.laws.exam import POINTS, REAL, is_real
 
 DOWNHILL_STEPS = 10
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from flowkit.laws import slips
 from flowkit.laws.calls import Raised, cast, fresh, pair, size_of
-from flowkit.laws.trials import POINTS, REAL, broken_values, is_real
+from flowkit.laws.exam import POINTS, REAL, is_real
+from flowkit.laws.walks import broken_values
 
 
 def runs(t):

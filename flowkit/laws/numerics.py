@@ -6,7 +6,7 @@ import torch
 
 from flowkit.laws import slips
 from flowkit.laws.calls import cast, gradient_of, overflows, pair, parameters_of
-from flowkit.laws.trials import POINTS, REAL, SMALL, lay
+from flowkit.laws.exam import POINTS, REAL, SMALL, lay
 
 
 def _gradients(f, way, points, context):
