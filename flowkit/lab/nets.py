@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 Weights = list[tuple[Tensor, Tensor]]  # a network as values: for each layer W (before, after) and b (after,)
+MaskedWeights = list[tuple[Tensor, Tensor, Tensor]]  # of each layer a mask and W, (after, before), and b
+    tuple[Tensor, Tensor, Tensor]
+]  # for each layer a mask and W, (after, before), and b (after,)
 
 
 def mlp(
@@ -74,3 +77,47 @@ def apply_mlp(weights: Weights, x: Tensor) -> Tensor:
     for V, c in hidden:
         x = torch.relu(x @ V + c)
     return x @ W + b
+
+
+def masked_weights(
+    masks: Sequence[Tensor],
+    size: int = 1,
+    seed: int = 0,
+    zero_last: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> MaskedWeights:
+    """A network with masked weights as values: [(mask, W, b), ...].
+
+    masks: one for each layer, (after, before) bool, True where a weight counts. The rows of the last one
+    are repeated as a whole, size times: the outputs are size blocks of one number for each of its rows.
+    W: (after, before), entries N(0, 1 / before); b: (after,), entries N(0, 1/4). zero_last: as in `mlp`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    *hidden, last = masks
+    layers = []
+    for mask in (*hidden, last.repeat(size, 1)):
+        after, before = mask.shape
+        layers.append((mask, draw(after, before) / max(before, 1) ** 0.5, draw(after) / 2))
+    if zero_last:
+        mask, W, b = layers[-1]
+        layers[-1] = (mask, torch.zeros_like(W), torch.zeros_like(b))
+    return [(mask, W.to(dtype), b.to(dtype)) for mask, W, b in layers]
+
+
+def apply_masked(weights: MaskedWeights, x: Tensor) -> Tensor:
+    """The masked network at x: (..., inputs) -> (..., outputs), ReLU between its layers.
+
+    >>> first, last = torch.tensor([[True, False]] * 3), torch.tensor([[False] * 3, [True] * 3])
+    >>> net = masked_weights([first, last], zero_last=False)
+    >>> torch.func.jacrev(lambda x: apply_masked(net, x))(torch.ones(2)) != 0
+    tensor([[False, False],
+            [ True, False]])
+    """
+    *hidden, (mask, W, b) = weights
+    for M, V, c in hidden:
+        x = torch.relu(x @ (V * M).mT + c)
+    return x @ (W * mask).mT + b
