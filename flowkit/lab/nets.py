@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 Weights = list[tuple[Tensor, Tensor]]  # a network as values: for each layer W (before, after) and b (after,)
 MaskedWeights = list[tuple[Tensor, Tensor, Tensor]]  # of each layer a mask and W, (after, before), and b
-    tuple[Tensor, Tensor, Tensor]
-]  # for each layer a mask and W, (after, before), and b (after,)
 
 
 def mlp(
