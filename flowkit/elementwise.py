@@ -30,11 +30,11 @@ class Affine(Bijection):
         self.log_scale = nn.Parameter(torch.zeros(dim))
         self.shift = nn.Parameter(torch.zeros(dim))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(x, len(self.shift), type(self).__name__)
         return x * self.log_scale.exp() + self.shift, self.log_scale.sum().expand(x.shape[:-1])
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(z, len(self.shift), type(self).__name__)
         return (z - self.shift) * (-self.log_scale).exp(), -self.log_scale.sum().expand(z.shape[:-1])
 
@@ -52,54 +52,13 @@ class Scale(Bijection):
         super().__init__()
         self.log_scale = nn.Parameter(torch.zeros(dim))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(x, len(self.log_scale), "Scale")
         return x * self.log_scale.exp(), self.log_scale.sum().expand(x.shape[:-1])
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(z, len(self.log_scale), "Scale")
         return z * (-self.log_scale).exp(), -self.log_scale.sum().expand(z.shape[:-1])
-
-
-class ActNorm(Affine):
-    """Affine, started so that each dimension of the first batch comes out with mean 0, standard deviation 1.
-
-    forward   z = x * exp(s) + t          log abs det dz/dx =  sum over i of s_i
-    inverse   x = (z - t) * exp(-s)       log abs det dx/dz = -sum over i of s_i
-    The first forward in training mode sets s = -log std(x) and t = -mean(x) exp(s); from then on s and t are
-    ordinary parameters, and the map is a function of one point. That it happened is kept in the buffer
-    `initialized`, which is saved with the parameters, so that a loaded layer does not start again.
-    Cost: O(D) for each. Parameters: log_scale (D,), shift (D,).
-    Raises ValueError if the first batch has fewer than two points, or one constant dimension: no scale
-    can bring that to 1. Kingma and Dhariwal 2018 (Glow), section 3.1.
-    """
-
-    def __init__(self, dim: int):
-        super().__init__(dim)
-        self.register_buffer("initialized", torch.tensor(False))
-
-    def forward(self, x, context=None):
-        if self.training and not self.initialized:
-            check_width(x, len(self.shift), "ActNorm")
-            self.initialize(x)
-        return super().forward(x)
-
-    @torch.no_grad()
-    def initialize(self, x: Tensor) -> None:
-        """Sets s and t from a batch (..., D)."""
-        points = x.reshape(-1, len(self.shift))
-        if len(points) < 2:
-            raise ValueError(
-                "ActNorm's first batch in training mode needs at least two points to have a spread"
-            )
-        std, mean = torch.std_mean(points, 0)
-        if not (std > 0).all():
-            raise ValueError(
-                "ActNorm's first batch is constant in some dimension; no scale can make its spread 1"
-            )
-        self.log_scale.copy_(-std.log())
-        self.shift.copy_(-mean / std)
-        self.initialized.fill_(True)
 
 
 class LeakyReLU(Bijection):
@@ -119,10 +78,10 @@ class LeakyReLU(Bijection):
             )
         self.slope = slope
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return F.leaky_relu(x, self.slope), math.log(self.slope) * (x < 0).sum(-1).to(x.dtype)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return F.leaky_relu(z, 1 / self.slope), -math.log(self.slope) * (z < 0).sum(-1).to(z.dtype)
 
 
@@ -137,11 +96,11 @@ class Softplus(Bijection):
 
     codomain = constraints.positive
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z = -F.logsigmoid(-x)  # F.softplus turns linear at 20, which loses 2e-9
         return z.clamp(min=torch.finfo(x.dtype).tiny), F.logsigmoid(x).sum(-1)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_slope = torch.log(-torch.expm1(-z))  # log(1 - exp(-z)) without its cancellation near 0
         return z + log_slope, -log_slope.sum(-1)
 
@@ -158,12 +117,12 @@ class Sigmoid(Bijection):
 
     codomain = constraints.unit_interval
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         finfo = torch.finfo(x.dtype)
         z = x.sigmoid().clamp(finfo.tiny, 1 - finfo.eps / 2)
         return z, (F.logsigmoid(x) + F.logsigmoid(-x)).sum(-1)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_z, log_rest = z.log(), torch.log1p(-z)
         return log_z - log_rest, -(log_z + log_rest).sum(-1)
 
@@ -176,7 +135,7 @@ class Logit(Inverse):
     Cost: O(D) for each. It turns data in the unit interval, pixels for one, into data on the whole line.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(Sigmoid())
 
 
@@ -192,11 +151,11 @@ class Tanh(Bijection):
 
     codomain = constraints.interval(-1.0, 1.0)
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         edge = 1 - torch.finfo(x.dtype).eps / 2
         size = x.abs()
         log_slope = 2 * (math.log(2) - size + F.logsigmoid(2 * size))
         return x.tanh().clamp(-edge, edge), log_slope.sum(-1)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return z.atanh(), -(torch.log1p(-z) + torch.log1p(z)).sum(-1)

@@ -25,6 +25,9 @@ class Permutation(Bijection):
     (tensor([3., 1., 2.]), tensor(0.))
     """
 
+    order: Tensor
+    back: Tensor
+
     def __init__(self, order: Sequence[int] | Tensor):
         super().__init__()
         order = torch.as_tensor(order, dtype=torch.long)
@@ -43,11 +46,11 @@ class Permutation(Bijection):
         """One of the dim! orders, drawn from a seed."""
         return cls(torch.randperm(dim, generator=torch.Generator().manual_seed(seed)))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(x, len(self.order), "Permutation")
         return x.index_select(-1, self.order), x.new_zeros(x.shape[:-1])
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(z, len(self.order), "Permutation")
         return z.index_select(-1, self.back), z.new_zeros(z.shape[:-1])
 
@@ -70,17 +73,17 @@ class Dense(Bijection):
         self.weight = nn.Parameter(torch.eye(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(x, len(self.bias), "Dense")
         return F.linear(x, self.weight, self.bias), self._log_det().expand(x.shape[:-1])
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(z, len(self.bias), "Dense")
         rows = (z - self.bias).reshape(-1, len(self.bias))
         x = torch.linalg.solve(self.weight.mT, rows, left=False)  # rows are points: X A' = Z - b
         return x.reshape(z.shape), -self._log_det().expand(z.shape[:-1])
 
-    def _log_det(self):
+    def _log_det(self) -> Tensor:
         return torch.linalg.slogdet(
             self.weight
         ).logabsdet  # the determinant itself overflows from D of about 100
@@ -109,11 +112,11 @@ class Triangular(Bijection):
         strict = self.weight.tril(-1) if self.lower else self.weight.triu(1)
         return strict + self.log_diagonal.exp().diag()
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(x, len(self.bias), "Triangular")
         return F.linear(x, self.matrix(), self.bias), self.log_diagonal.sum().expand(x.shape[:-1])
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(z, len(self.bias), "Triangular")
         x = solve(self.matrix(), z - self.bias, upper=not self.lower)
         return x, -self.log_diagonal.sum().expand(z.shape[:-1])
@@ -132,6 +135,9 @@ class PLU(Bijection):
     have D dimensions.
     Kingma and Dhariwal 2018 (Glow), eq. 10 and 11.
     """
+
+    order: Tensor
+    sign: Tensor
 
     def __init__(self, dim: int):
         super().__init__()
@@ -163,13 +169,13 @@ class PLU(Bijection):
             1
         ) + diagonal.diag()
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(x, len(self.bias), "PLU")
         lower, upper = self.factors()
         z = F.linear(F.linear(x, upper), lower).index_select(-1, self.order) + self.bias
         return z, self.log_diagonal.sum().expand(x.shape[:-1])
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(z, len(self.bias), "PLU")
         lower, upper = self.factors()
         y = (z - self.bias).index_select(-1, self.order.argsort())
@@ -192,13 +198,13 @@ class Householder(Bijection):
         super().__init__()
         self.vectors = nn.Parameter(torch.randn(reflections, dim))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._reflect(x, F.normalize(self.vectors, dim=-1))
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._reflect(z, F.normalize(self.vectors, dim=-1).flip(0))
 
-    def _reflect(self, x, directions):
+    def _reflect(self, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         check_width(x, directions.shape[-1], "Householder")
         for u in directions:
             x = x - 2 * (x @ u)[..., None] * u

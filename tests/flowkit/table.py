@@ -17,10 +17,15 @@ from flowkit.coupling import (
     coupling_stack,
     half_mask,
 )
-from flowkit.elementwise import ActNorm, Affine, LeakyReLU, Logit, Scale, Sigmoid, Softplus, Tanh
+from flowkit.elementwise import Affine, LeakyReLU, Logit, Scale, Sigmoid, Softplus, Tanh
+from flowkit.glow import Conv1x1, Glow, GlowStep
+from flowkit.images import PerPixel, Split, Squeeze, checkerboard_mask, conv_coupling
 from flowkit.lab.nets import mlp
 from flowkit.linear import PLU, QR, Dense, Householder, Permutation, Triangular
+from flowkit.low_rank import LowRank
 from flowkit.mixtures import mixture_cdf
+from flowkit.normalization import ActNorm, BatchNorm
+from flowkit.pixels import PixelLogit
 from flowkit.planar import Planar, Radial, Sylvester
 from flowkit.splines import Elementwise, linear, quadratic, rational_quadratic
 
@@ -38,6 +43,7 @@ net = partial(
 )  # smooth, so that second derivatives exist everywhere
 SMALL = (1, 2, 7)  # random matrices of size 64 are too ill-conditioned to be inverted in float32
 COUPLED = (2, 7, 64)  # one dimension cannot be split
+IMAGES = (16, 64)  # one channel of 4 x 4 or 8 x 8 pixels; or four channels of a quarter
 
 
 def started_act_norm(dim):
@@ -47,9 +53,22 @@ def started_act_norm(dim):
     return layer
 
 
+def grown_batch_norm(dim):
+    """A BatchNorm in eval mode whose running statistics have met a batch."""
+    layer = BatchNorm(dim)
+    layer.forward(3 * torch.randn(64, dim, generator=torch.Generator().manual_seed(0)) + 1)
+    return layer.eval()
+
+
 def given_plu(dim):
     """A PLU with row exchanges and negative pivots."""
     return PLU.from_matrix(torch.randn(dim, dim, generator=torch.Generator().manual_seed(dim)))
+
+
+def square(dim, channels=1):
+    """The shape (C, H, H) of an image with this many numbers."""
+    side = round((dim / channels) ** 0.5)
+    return channels, side, side
 
 
 def glow_like(dim):
@@ -117,6 +136,39 @@ BIJECTIONS = {
     "iaf": Row(partial(IAF, hidden=(8,), activation=torch.nn.Tanh), SMALL),
     "maf_stack": Row(partial(maf_stack, layers=2, hidden=(8,), activation=torch.nn.Tanh), SMALL),
     "glow_like": Row(glow_like, SMALL[1:]),
+    "batch_norm": Row(lambda dim: BatchNorm(dim).eval()),
+    "batch_norm_grown": Row(grown_batch_norm),
+    "low_rank": Row(lambda dim: LowRank(dim, min(dim, 2)), SMALL),
+    "low_rank_full": Row(lambda dim: LowRank(dim, dim), (7,)),
+    "pixel_logit": Row(lambda dim: PixelLogit(17)),
+    "pixel_logit_tight": Row(lambda dim: PixelLogit(1, alpha=0.0), SMALL),
+    "split": Row(lambda dim: Split(dim // 2, coupling_stack(dim // 2, 2, net)), (7, 64)),
+    "squeeze": Row(lambda dim: Squeeze(square(dim)), IMAGES),
+    "per_pixel": Row(lambda dim: PerPixel(square(dim, 4), Dense(4)), IMAGES),
+    "conditional_per_pixel": Row(
+        lambda dim: PerPixel(square(dim, 4), affine_coupling([True, False, True, False], net, context_dim=2)),
+        IMAGES[:1],
+        context=2,
+    ),
+    "conv_1x1": Row(lambda dim: Conv1x1(square(dim, 4)), IMAGES),
+    "conv_coupling": Row(
+        lambda dim: conv_coupling(
+            checkerboard_mask(square(dim)), square(dim), hidden=4, activation=torch.nn.Tanh
+        ),
+        IMAGES,
+    ),
+    "glow_step": Row(lambda dim: GlowStep(square(dim, 4), hidden=4, activation=torch.nn.Tanh), IMAGES),
+    "glow": Row(
+        lambda dim: Glow(
+            square(dim),
+            levels=2,
+            steps=1,
+            hidden=4,
+            transformer=rational_quadratic(4),
+            activation=torch.nn.Tanh,
+        ),
+        IMAGES,
+    ),
     "elementwise_rational_quadratic": Row(lambda dim: Elementwise(dim, rational_quadratic())),
     "elementwise_mixture": Row(lambda dim: Elementwise(dim, mixture_cdf(4)), SMALL),
     "linear_spline_stack": Row(lambda dim: coupling_stack(dim, 2, net, linear(bound=3.0)), SMALL[1:]),

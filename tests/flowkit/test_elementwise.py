@@ -7,7 +7,8 @@ import torch
 from scipy import special
 
 from flowkit import Inverse
-from flowkit.elementwise import ActNorm, Affine, LeakyReLU, Logit, Scale, Sigmoid, Softplus, Tanh
+from flowkit.elementwise import Affine, LeakyReLU, Logit, Scale, Sigmoid, Softplus, Tanh
+from flowkit.normalization import ActNorm
 
 ACTIVATIONS = {"leaky_relu": LeakyReLU(0.01), "softplus": Softplus(), "sigmoid": Sigmoid(), "tanh": Tanh()}
 X = torch.linspace(-30, 30, 1201, dtype=torch.float64)[:, None]
