@@ -9,6 +9,7 @@ import importlib
 _MODULES = {
     "autoregressive",
     "bijection",
+    "causal",
     "change_of_variables",
     "coupling",
     "density",
@@ -23,14 +24,20 @@ _MODULES = {
     "kernels",
     "lab",
     "laws",
+    "likelihoods",
     "linear",
+    "lipschitz",
+    "log_det_series",
     "low_rank",
     "maps",
     "mixtures",
     "normalization",
     "pixels",
     "planar",
+    "raster",
+    "residual",
     "splines",
+    "wavenet",
 }
 _NAMES = {
     "Bijection": "bijection",
