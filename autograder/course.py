@@ -41,7 +41,7 @@ class Course:
             raise CourseError(f"No course at {self.folder}: say where it is with --course.")
         self.syllabus = self.folder / "syllabus.toml"
         self.lessons = _read_syllabus(self.syllabus)
-        self.gradebook = db or f"sqlite:///{self.folder / 'gradebook.db'}"
+        self.gradebook = _with_driver(db) if db else f"sqlite:///{self.folder / 'gradebook.db'}"
 
     def lesson(self, topic: str) -> Lesson:
         """The lesson called "coupling", "08_coupling", "08" or "8"."""
@@ -102,6 +102,12 @@ class Course:
         if not path.is_file():
             raise CourseError(f"{path} is missing: lesson {lesson.name} of the syllabus has no master.")
         return path
+
+
+def _with_driver(db: str) -> str:
+    """PostgreSQL is reached through psycopg 3, which a plain postgresql:// would not choose."""
+    scheme, mark, rest = db.partition("://")
+    return f"postgresql+psycopg://{rest}" if mark and scheme in ("postgresql", "postgres") else db
 
 
 def _read_syllabus(path: Path) -> tuple[Lesson, ...]:

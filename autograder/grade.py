@@ -1,27 +1,35 @@
 """`autograder grade`: every submission that is new or changed is graded, and its result put into the
 gradebook.
 
-What is done is known by a key: the hash of the submission, of the lesson as it is graded, and of how it is
-graded. A result is first written to grading/results, whole or not at all, and then applied to the
-gradebook, which notes the key in the same transaction. So the command may be killed at any moment, and
-when run again does only what is left.
+What is done is known by a key: the hash of the submission, of the lesson as it is graded, and of what grades
+it. A batch of results goes three ways, in this order: the graded notebooks, each whole or not at all; the
+journal, which is the truth; and the gradebook, which notes the keys in the same transaction. So the command
+may be killed at any moment, and when run again does only what is left.
 """
 
 import fcntl
 import hashlib
-import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+
+from nbgrader.utils import parse_utc
 
 from autograder import workers
 from autograder.course import Course, CourseError, Lesson
-from autograder.engine import Engine, Result, seed_of
+from autograder.engine import Engine, EngineFailure, Result, seed_of
 from autograder.gradebook import Writer
+from autograder.journal import Journal
 
+BATCH = 32  # results that are put away together, at most
+SOON = 0.5  # seconds after which those that have come are put away
+LONGEST_ID = 128  # characters of a student's name that nbgrader's gradebook takes
 VERSION = "1"  # raise it when the same submission would be graded differently
 TIMEOUT = 30  # seconds a cell
 
@@ -33,11 +41,22 @@ If you trust everybody who handed in, or if this is a machine that holds nothing
     autograder grade --trust-submissions"""
 
 
+@dataclass(frozen=True)
+class Line:
+    """What a run says of one submission; `read_result` has all of it."""
+
+    student: str
+    lesson: str
+    score: float
+    unreadable: str
+    seconds_late: float
+
+
 @dataclass
 class Graded:
     """What a run did. `failed`: student, lesson and reason of each submission that has no result."""
 
-    results: list[Result] = field(default_factory=list)
+    results: list[Line] = field(default_factory=list)
     unchanged: int = 0
     resumed: int = 0
     failed: list[tuple[str, str, str]] = field(default_factory=list)
@@ -51,36 +70,60 @@ def grade(
     timeout: int = TIMEOUT,
     say: Callable[[int, int, str], None] = lambda done, of, what: None,
     engine: type[Engine] | None = None,
+    scheduler=None,
 ) -> Graded:
     """Grades what is new or changed in the lessons `topics` (all when none), in `count` processes
-    (default: the cores).
+    (default: the cores), or on the machines of a Dask `scheduler`: its address, or a connected Client.
 
     `say(done, of, what)` is told of each submission. Raises CourseError without `trust`, when another run
-    is at work on this course, when a lesson that has submissions is not built, or when the gradebook
-    cannot be opened.
+    is at work on this course, when a lesson that has submissions is not built, when the engine or the
+    cluster cannot be used, and when the disk or the gradebook cannot be written. What was graded by then
+    is kept, and the next run goes on from there.
     """
     engine = engine or _best_engine()
     if engine.tier == 0 and not trust:
         raise CourseError(NO_SANDBOX)
-    with _alone(course), Writer(course) as writer:
+    with _said_plainly(), _alone(course), Writer(course) as writer:
         lessons = [x for x in course.choose(topics) if any(course.submitted.glob(f"*/{x.name}"))]
         for lesson in lessons:
             _require_build(course, lesson)
             writer.register(lesson)
-        jobs = [job for lesson in lessons for job in _jobs(course, lesson, engine, timeout)]
-        graded, todo = _take_over(course, writer, jobs)
+        graded = Graded()
+        jobs = [job for lesson in lessons for job in _jobs(course, lesson, engine, timeout, graded)]
+        keeper = Keeper(course, writer, graded)
+        todo = keeper.take_over(jobs)
         say(0, len(todo), "")
-        count = min(count or os.cpu_count() or 1, max(1, len(todo)))
-        done = workers.run(todo, engine, (str(course.source), timeout), count)
-        for number, (job, result, notebook, failure) in enumerate(done, 1):
-            if result is None:
-                graded.failed.append((job.student, job.lesson, failure))
-            else:
-                _keep_notebook(course, job, notebook)
-                _apply(course, writer, job, result)
-                graded.results.append(result)
-            say(number, len(todo), f"{job.student} {job.lesson}")
+        if scheduler is None:
+            count = min(count or os.cpu_count() or 1, max(1, len(todo)))
+            answers = workers.run(todo, engine, (str(course.source), timeout), count)
+        else:
+            from autograder import dask
+
+            answers = dask.run(todo, engine, course, timeout, scheduler)
+        with closing(answers):
+            for number, (job, result, notebook, failure) in enumerate(answers, 1):
+                if result is None:
+                    graded.failed.append((job.student, job.lesson, failure))
+                else:
+                    keeper.keep(job, result, notebook)
+                say(number, len(todo), f"{job.student} {job.lesson}")
+        keeper.put_away()
         return graded
+
+
+@contextmanager
+def _said_plainly():
+    """Troubles of the machine in one line, with what to do about them."""
+    try:
+        yield
+    except EngineFailure as error:
+        raise CourseError(f"The grading engine cannot start: {error}") from None
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        raise CourseError(
+            f"Grading stopped: {error.strerror or error}{place}. What is graded is kept. Mend that, and run"
+            " the same command: it does what is left."
+        ) from error
 
 
 def _best_engine():
@@ -89,79 +132,126 @@ def _best_engine():
     return NbgraderEngine
 
 
-def _take_over(course, writer, jobs):
-    """What earlier runs did, applied to the gradebook where that is missing, and what is left to do."""
-    graded = Graded()
-    applied = writer.applied()
-    todo = []
-    for job in jobs:
-        stored = read_result(course, job.student, job.lesson)
-        notebook = course.autograded / job.student / job.lesson / f"{job.topic}.ipynb"
-        if stored is None or stored.key != job.key or not notebook.is_file():
-            todo.append(job)
-        elif applied.get((job.student, job.lesson)) != job.key:
-            _apply(course, writer, job, stored)
-            graded.resumed += 1
-            graded.results.append(stored)
-        else:
-            graded.unchanged += 1
-    return graded, todo
+class Keeper:
+    """Puts results away, in batches: notebooks, journal, gradebook."""
+
+    def __init__(self, course: Course, writer: Writer, graded: Graded):
+        self.course, self.writer, self.graded = course, writer, graded
+        self.journal = Journal(journal_path(course))
+        self.waiting: list[tuple[workers.Job, Result, dict]] = []
+        self.last = time.monotonic()
+
+    def take_over(self, jobs: list[workers.Job]) -> list[workers.Job]:
+        """The jobs that are left to do. What earlier runs did is applied to the gradebook where it is not."""
+        applied = self.writer.applied()
+        todo, missing = [], []
+        for job in jobs:
+            if (
+                self.journal.key(job.student, job.lesson) != job.key
+                or not _graded_notebook(self.course, job).is_file()
+            ):
+                todo.append(job)
+            elif applied.get((job.student, job.lesson)) != job.key:
+                missing.append(job)
+            else:
+                self.graded.unchanged += 1
+        for start in range(0, len(missing), BATCH):
+            results = [self.journal.read(job.student, job.lesson) for job in missing[start : start + BATCH]]
+            self.writer.note_lateness(results)
+            self._apply(results)
+        self.graded.resumed = len(missing)
+        return todo
+
+    def keep(self, job: workers.Job, result: Result, notebook: dict) -> None:
+        """Takes a result. It is put away when a batch is full, or half a second after the last one was."""
+        scored, must = {check.grade_id for check in result.checks}, self.writer.graded_cells(job.lesson)
+        if scored != must:
+            names = ", ".join(sorted(scored ^ must))
+            failure = f"The engine's result does not fit the lesson's graded cells: {names}"
+            self.graded.failed.append((job.student, job.lesson, failure))
+            return
+        self.waiting.append((job, result, notebook))
+        if len(self.waiting) >= BATCH or time.monotonic() - self.last > SOON:
+            self.put_away()
+
+    def put_away(self) -> None:
+        """Puts away what waits: each step is on disk before the next begins, so none is ahead of its past."""
+        batch, self.waiting = self.waiting, []
+        if batch:
+            with ThreadPoolExecutor(8) as pool:  # the disk takes many files at a time, each of them slowly
+                list(pool.map(lambda kept: _keep_notebook(self.course, kept[0], kept[2]), batch))
+            results = [result for _, result, _ in batch]
+            self.writer.note_lateness(results)
+            self.journal.append(results)
+            self._apply(results)
+        self.last = time.monotonic()
+
+    def _apply(self, results):
+        self.writer.apply(results)
+        self.graded.results += [
+            Line(r.student, r.lesson, r.score, r.unreadable, r.seconds_late) for r in results
+        ]
 
 
-def _apply(course, writer, job, result):
-    """First the result on disk, then the gradebook: a run that dies in between applies it again."""
-    path = result_path(course, job.student, job.lesson)
-    _write_whole(path, json.dumps(result.as_dict(), ensure_ascii=False, indent=1).encode())
-    late = writer.apply(result, job.topic)
-    if late != result.seconds_late:
-        result.seconds_late = late
-        _write_whole(path, json.dumps(result.as_dict(), ensure_ascii=False, indent=1).encode())
-
-
-def result_path(course: Course, student: str, lesson: str) -> Path:
-    """Where the result of a submission is kept."""
-    return course.folder / "grading" / "results" / student / f"{lesson}.json"
+def journal_path(course: Course) -> Path:
+    """Where the results are kept."""
+    return course.folder / "grading" / "journal.jsonl"
 
 
 def read_result(course: Course, student: str, lesson: str) -> Result | None:
-    """The last result of a submission; None where there is none that can be read."""
-    try:
-        plain = json.loads(result_path(course, student, lesson).read_text(encoding="utf-8"))
-        return Result.from_dict(plain)
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return None
+    """The last result of a submission; None where there is none."""
+    journal = _journal(journal_path(course))
+    journal.refresh()
+    return journal.read(student, lesson)
+
+
+_journal = cache(Journal)
+
+
+def _graded_notebook(course, job):
+    return course.autograded / job.student / job.lesson / f"{job.topic}.ipynb"
 
 
 def _keep_notebook(course, job, notebook):
     import nbformat
 
     text = nbformat.writes(nbformat.from_dict(notebook))
-    folder = course.autograded / job.student / job.lesson
-    _write_whole(folder / f"{job.topic}.ipynb", text.encode())
+    path = _graded_notebook(course, job)
     if job.timestamp:
-        _write_whole(folder / "timestamp.txt", job.timestamp.encode())
+        _write_whole(path.with_name("timestamp.txt"), job.timestamp.encode())
+    _write_whole(path, text.encode())
 
 
 def _write_whole(path, data):
     """The file has these bytes, on disk, or what it had before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(aside, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
     os.replace(aside, path)
 
 
-def _jobs(course: Course, lesson: Lesson, engine: type[Engine], timeout: int) -> Iterator[workers.Job]:
+def _jobs(
+    course: Course, lesson: Lesson, engine: type[Engine], timeout: int, graded: Graded
+) -> Iterator[workers.Job]:
     release = _built(course.release, lesson)
     salt = _salt(course)
     graded_by = [_built(course.source, lesson).read_bytes(), release.read_bytes(), salt.encode()]
-    graded_by.append(f"{VERSION} {engine.name} {engine.tier} {timeout}".encode())
+    graded_by.append(f"{VERSION} {engine.name} {engine.tier} {timeout} {workers.environment()}".encode())
     for folder in sorted(course.submitted.glob(f"*/{lesson.name}")):
         student = folder.parent.name
+        if not _can_be_kept(student):
+            reason = f"The folder's name is no student's id: at most {LONGEST_ID} characters, in UTF-8"
+            graded.failed.append((ascii(student)[:40], lesson.name, reason))
+            continue
         path, notes = _notebook_in(folder, lesson)
-        timestamp = _text(folder / "timestamp.txt")
+        timestamp, doubt = _timestamp(folder / "timestamp.txt")
         yield workers.Job(
             student=student,
             lesson=lesson.name,
@@ -171,8 +261,26 @@ def _jobs(course: Course, lesson: Lesson, engine: type[Engine], timeout: int) ->
             key=_hash(*graded_by, _bytes(path), timestamp.encode(), student.encode()),
             seed=seed_of(salt, student),
             timestamp=timestamp,
-            notes=(*notes, *filter(None, [_text(folder / "late.txt")])),
+            notes=(*notes, *filter(None, [doubt, _text(folder / "late.txt")])),
         )
+
+
+def _can_be_kept(student):
+    """Whether the databases take the id: a file system's names can hold bytes that are no text."""
+    try:
+        return len(student) <= LONGEST_ID and bool(student.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _timestamp(path):
+    """When the work was handed in, and a note for the student where the file does not say it."""
+    stamp = _text(path)
+    try:
+        parse_utc(stamp or None)
+    except (ValueError, OverflowError):
+        return "", f"The time stamp {stamp[:40]!r} means nothing, so the work counts as in time."
+    return stamp, ""
 
 
 def _notebook_in(folder, lesson):
@@ -202,7 +310,7 @@ def _hash(*parts):
 
 
 def _text(path):
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
 
 
 def _salt(course):

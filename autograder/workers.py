@@ -1,18 +1,30 @@
-"""Worker processes that grade side by side: jobs in, results out, as JSON. They never see the gradebook."""
+"""Worker processes that grade side by side: jobs in, results out, as JSON. They never see the gradebook.
 
+A worker is a program of its own, started without anything of its parent's but one end of a socket pair, and
+it ends when the other end is closed.
+"""
+
+import contextlib
 import json
-import multiprocessing
 import os
+import signal
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import wait
+from importlib import import_module, metadata
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from autograder import submission
 from autograder.engine import UNTOUCHED, Check, Engine, EngineFailure, Mended, Result
 
 TRIES = 2  # a submission whose worker was killed is tried once more
+STARTS = 3  # workers that may die one after another before they are ready
+PATIENCE = 10  # seconds that a worker gets to tidy up when it is told to stop
 
 
 @dataclass(frozen=True)
@@ -89,101 +101,174 @@ def _nothing(release, reason):
 
 
 def run(
-    jobs: list[Job], make_engine: Callable[..., Engine], arguments: tuple, count: int
+    jobs: list[Job], engine: type[Engine], arguments: tuple, count: int, idle: list["Worker"] | None = None
 ) -> Iterator[tuple[Job, Result | None, dict | None, str]]:
-    """Grades the jobs in `count` processes, and yields each as it is done: job, result, notebook, why it
-    failed.
+    """Grades the jobs in `count` processes, and yields each as it is done: job, result, notebook, failure.
 
-    Each process makes its engine by `make_engine(*arguments)`. A process that dies is replaced. Leaving
-    the iterator early stops all of them.
+    Each process makes its engine by `engine(*arguments)`; the arguments are plain data. A process that dies
+    is replaced. Processes in `idle` are used first, and are there again at the end; without it all of them
+    end. Leaving the iterator early stops all that are at work. Raises EngineFailure when the engine cannot
+    start.
     """
     waiting = [(job, 1) for job in reversed(jobs)]
-    workers = {}
+    resting = [] if idle is None else idle
+    busy: dict[Connection, Worker] = {}
+    failed_starts = 0
     try:
-        while waiting or workers:
-            while waiting and len(workers) < count:
-                worker = _Worker(make_engine, arguments)
-                workers[worker.pipe] = worker
-                worker.give(*waiting.pop())
-            for pipe in wait(list(workers)):
-                worker = workers[pipe]
-                job, tries = worker.job
+        while waiting or busy:
+            while waiting and len(busy) < count:
                 try:
-                    answer = json.loads(pipe.recv_bytes())
-                except (EOFError, OSError):
-                    del workers[pipe]
-                    worker.stop()
-                    if tries < TRIES:
-                        waiting.append((job, tries + 1))
-                    else:
-                        yield (
-                            job,
-                            None,
-                            None,
-                            "The process that graded it was killed, twice. Is there enough memory?",
-                        )
+                    worker = resting.pop()
+                except IndexError:
+                    worker = Worker(engine, arguments)
+                worker.give(*waiting.pop())
+                busy[worker.pipe] = worker
+            for pipe in wait(list(busy)):
+                worker = busy[pipe]
+                answer = worker.take()
+                if answer is READY:
+                    failed_starts = 0
                     continue
+                del busy[pipe]
+                if answer is None:
+                    worker.stop()
+                    failed_starts += not worker.ready
+                    if failed_starts == STARTS:
+                        raise EngineFailure("its process ends as it starts. Is there enough memory?")
+                    if worker.ready and worker.tries == TRIES:
+                        yield worker.job, None, None, KILLED
+                    else:
+                        waiting.append((worker.job, worker.tries + worker.ready))
+                    continue
+                job = worker.job
                 if waiting:
                     worker.give(*waiting.pop())
+                    busy[pipe] = worker
                 else:
-                    del workers[pipe]
-                    worker.dismiss()
-                result = Result.from_dict(answer["result"]) if answer["result"] else None
-                yield job, result, answer["notebook"], answer["failure"]
+                    resting.append(worker)
+                yield job, *_outcome(answer)
     finally:
-        for worker in workers.values():
+        for worker in busy.values():
             worker.stop()
+        if idle is None:
+            for worker in resting:
+                worker.dismiss()
 
 
-class _Worker:
-    def __init__(self, make_engine, arguments):
-        context = multiprocessing.get_context("spawn")
-        self.pipe, far = context.Pipe()
-        self.process = context.Process(target=_work, args=(far, make_engine, arguments), daemon=False)
-        self.process.start()
+KILLED = "The process that graded it was killed, twice. Is there enough memory?"
+READY = object()
+
+
+def _outcome(answer):
+    result = Result.from_dict(answer["result"]) if answer["result"] else None
+    return result, answer["notebook"], answer["failure"]
+
+
+class Worker:
+    """A process that makes an engine, and then grades one job after another."""
+
+    def __init__(self, engine: type[Engine], arguments: tuple):
+        near, far = socket.socketpair()
+        how = json.dumps([sys.path, far.fileno(), engine.__module__, engine.__qualname__, arguments])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, how],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[far.fileno()],
+            env={**dict.fromkeys(_THREADS, "1"), **os.environ},
+        )
         far.close()
+        self.pipe = Connection(near.detach())
+        self.ready = False
 
-    def give(self, job, tries):
-        self.job = job, tries
-        self.pipe.send_bytes(json.dumps(asdict(job)).encode())
+    def give(self, job: Job, tries: int) -> None:
+        """Hands over a job. Whether the worker is still alive, `take` will tell."""
+        self.job, self.tries = job, tries
+        with contextlib.suppress(OSError):
+            self.pipe.send_bytes(json.dumps(asdict(job)).encode())
 
-    def dismiss(self):
+    def take(self) -> dict | object | None:
+        """The next thing that the worker says: READY, once; then answers; None when it has died.
+
+        Raises EngineFailure when its engine cannot start.
+        """
+        try:
+            answer = json.loads(self.pipe.recv_bytes())
+        except (EOFError, OSError):
+            return None
+        if self.ready:
+            return answer
+        if answer:
+            raise EngineFailure(answer)
+        self.ready = True
+        return READY
+
+    def dismiss(self) -> None:
         """Lets an idle worker end by itself."""
         self.pipe.close()
-        self.process.join()
+        self._wait()
 
-    def stop(self):
+    def stop(self) -> None:
         self.pipe.close()
         self.process.terminate()
-        self.process.join()
+        self._wait()
+
+    def _wait(self):
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
-def _work(pipe, make_engine, arguments):
-    """The life of a worker: a job in, a result out, until the other end is closed."""
-    import signal
-    import warnings
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_PROGRAM = (
+    "import json, sys; path, *how = json.loads(sys.argv[1]); sys.path[:] = path;"
+    " from autograder.workers import serve; serve(*how)"
+)
 
+
+def serve(descriptor: int, module: str, name: str, arguments: list) -> None:
+    """The life of a worker: says whether its engine is ready, then takes jobs until the pipe is closed."""
     warnings.filterwarnings("ignore", module="nbgrader")  # about its own use of SQLAlchemy
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gives the jobs
     signal.signal(signal.SIGTERM, _leave)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    engine = make_engine(*arguments)
-    while True:
-        try:
-            job = Job(**json.loads(pipe.recv_bytes()))
-        except (EOFError, OSError):
-            return
-        try:
-            result, notebook = examine(engine, job)
-            answer = {"result": result.as_dict(), "notebook": notebook, "failure": ""}
-        except EngineFailure as error:
-            answer = {"result": None, "notebook": None, "failure": str(error)}
-        try:
-            pipe.send_bytes(json.dumps(answer).encode())
-        except OSError:
-            return
+    pipe = Connection(descriptor)
+    try:
+        engine = getattr(import_module(module), name)(*arguments)
+        _say(pipe, "")
+    except Exception as error:
+        _say(pipe, f"{type(error).__name__}: {error}")
+        return
+    with pipe:
+        while True:
+            try:
+                job = Job(**json.loads(pipe.recv_bytes()))
+            except (EOFError, OSError):
+                return
+            _say(pipe, _answer(engine, job))
+
+
+def _answer(engine, job):
+    try:
+        result, notebook = examine(engine, job)
+    except EngineFailure as error:
+        return {"result": None, "notebook": None, "failure": str(error)}
+    return {"result": result.as_dict(), "notebook": notebook, "failure": ""}
+
+
+def _say(pipe, answer):
+    try:
+        pipe.send_bytes(json.dumps(answer).encode())
+    except OSError:  # nobody listens any more
+        raise SystemExit from None
 
 
 def _leave(*_):
     raise SystemExit
+
+
+def environment() -> str:
+    """What, beside the course, decides what a submission gets: the versions of Python and of what grades."""
+    packages = ("normalizing-flows-course", "numpy", "torch")
+    versions = [f"{name} {metadata.version(name)}" for name in packages]
+    return ", ".join([f"Python {sys.version_info.major}.{sys.version_info.minor}", *versions])

@@ -17,7 +17,7 @@ from autograder import gradebook
 from autograder.build import build
 from autograder.course import Course, CourseError
 from autograder.engine import seed_of
-from autograder.grade import grade, read_result
+from autograder.grade import grade, journal_path, read_result
 
 LESSON = "03_triangles"
 
@@ -237,4 +237,5 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_gradebook(course, jou
 
 
 def _results(course):
-    return list((course.folder / "grading").glob("results/*/*.json"))
+    path = journal_path(course)
+    return path.read_bytes().splitlines() if path.is_file() else []
