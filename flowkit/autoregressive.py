@@ -72,11 +72,14 @@ def made_masks(order: Order, hidden: Sequence[int] = (64, 64), context_dim: int 
 
 
 class MaskedLinear(nn.Linear):
-    """y = (mask * W) x + b, with a fixed mask (after, before) bool. The masked weights get no gradient."""
+    """y = (mask * W) x + b, with a fixed mask (after, before) of 0 and 1. The masked weights get no gradient.
+
+    The mask has the dtype of the weights: a bool one would be converted at every pass.
+    """
 
     def __init__(self, mask: Tensor):
         super().__init__(mask.shape[1], mask.shape[0])
-        self.register_buffer("mask", mask)
+        self.register_buffer("mask", mask.to(self.weight.dtype))
 
     def forward(self, x):
         return F.linear(x, self.weight * self.mask, self.bias)
@@ -141,9 +144,9 @@ class MADE(nn.Module):
 
     def reads(self) -> Tensor:
         """Which dimensions each output can read, from the masks alone: (D, D) bool, rows are outputs."""
-        paths = torch.eye(self.dim + self.context_dim, device=self.order.device)
+        paths = torch.eye(self.dim + self.context_dim).to(self.layers[0].mask)
         for layer in self.layers:
-            paths = (layer.mask.float() @ paths > 0).float()
+            paths = (layer.mask @ paths > 0).to(paths.dtype)
         return paths[:: self.size, : self.dim] > 0
 
     def one_by_one(
@@ -159,40 +162,47 @@ class MADE(nn.Module):
         themselves are the cost, and D passes of a small network are as fast. Differentiable, at the price
         of O(D) times the memory of a pass.
         """
-        layers = self._in_order()
-        first = layers[0][0]
-        known = [first.new_empty(0, points) for _ in layers]  # what each layer reads: (units, points)
+        steps = self._steps()
+        tape = torch.is_grad_enabled()  # a tape keeps all that was read, so nothing may be overwritten
+        widths = [layer.in_features for layer in self.layers]
+        known = [self.layers[0].weight.new_empty(0 if tape else width, points) for width in widths]
         if self.context_dim:
-            known[0] = self._context(context, (points,)).mT
+            known[0] = _put(known[0], 0, self._context(context, (points,)).mT, tape)
         x = [None] * self.dim
-        for m, i in enumerate(self.order.tolist()):
-            for depth, (weight, bias, ends) in enumerate(layers):
-                new = slice(ends[m - 1] if m else 0, ends[m])
-                block = torch.addmm(bias[new, None], weight[new, : len(known[depth])], known[depth])
-                if depth + 1 < len(layers):
-                    known[depth + 1] = torch.cat((known[depth + 1], self.activation(block)))
+        counts = [self.context_dim] + [0] * (len(known) - 1)  # what is known of each layer's input
+        for i, step in zip(self.order.tolist(), steps, strict=True):
+            for depth, (weight, bias) in enumerate(step):
+                if len(bias):
+                    block = torch.addmm(bias, weight[:, : counts[depth]], known[depth][: counts[depth]])
+                    if depth + 1 < len(step):
+                        units = self.activation(block)
+                        known[depth + 1] = _put(known[depth + 1], counts[depth + 1], units, tape)
+                        counts[depth + 1] += len(units)
             x[i] = choose(i, block.mT)
-            known[0] = torch.cat((known[0], x[i][None]))
+            known[0] = _put(known[0], counts[0], x[i][None], tape)
+            counts[0] += 1
         return torch.stack(x, -1)
 
-    def _in_order(self):
-        """Weight, bias and, for each m, the number of units of degree m or less, for each layer.
+    def _steps(self):
+        """For each dimension in the order, of each layer the weights and biases (units, 1) of its degree.
 
         The first layer's columns are the context, then the dimensions in their order; the last layer's rows
         are in that order too.
         """
         weights = [layer.weight for layer in self.layers]
-        biases = [layer.bias for layer in self.layers]
+        biases = [layer.bias[:, None] for layer in self.layers]
         columns = torch.cat((torch.arange(self.context_dim).to(self.order) + self.dim, self.order))
         rows = (self.order[:, None] * self.size + torch.arange(self.size).to(self.order)).flatten()
         weights[0] = weights[0].index_select(1, columns)
         weights[-1], biases[-1] = weights[-1].index_select(0, rows), biases[-1].index_select(0, rows)
-        ends = []
-        for layer in self.layers[:-1]:
-            degrees = hidden_degrees(self.dim, layer.out_features, self.context_dim)
-            ends.append(torch.searchsorted(degrees, torch.arange(self.dim), right=True).tolist())
-        ends.append([(m + 1) * self.size for m in range(self.dim)])
-        return list(zip(weights, biases, ends, strict=True))
+        blocks = []
+        for depth, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            units = [self.size] * self.dim
+            if depth + 1 < len(weights):
+                degrees = hidden_degrees(self.dim, len(weight), self.context_dim)
+                units = degrees.bincount(minlength=self.dim).tolist()
+            blocks.append(zip(weight.split(units), bias.split(units), strict=True))
+        return list(zip(*blocks, strict=True))
 
     def _context(self, context, shape):
         """The context of each point: (*shape, C)."""
@@ -200,6 +210,14 @@ class MADE(nn.Module):
             got = "none" if context is None else f"one of shape {tuple(context.shape)}"
             raise ValueError(f"this MADE needs a context of shape (..., {self.context_dim}), got {got}")
         return context.expand(*shape, -1)
+
+
+def _put(rows, at, new, tape):
+    """rows with new ones at `at`, the end of what is filled: joined for a tape, else written in place."""
+    if tape:
+        return torch.cat((rows, new))
+    rows[at : at + len(new)] = new
+    return rows
 
 
 def standardize(bound: float | None = 2.0) -> Transformer:
@@ -257,19 +275,19 @@ class MAF(Bijection):
     def inverse(self, z, context=None):
         made = self.conditioner
         check_width(z, made.dim, "this MAF")
-        rows = z.reshape(-1, made.dim)
+        columns = z.reshape(-1, made.dim).mT.contiguous()  # (D, points)
+        points = columns.shape[1]
         if context is not None and made.context_dim:
-            context = made._context(context, z.shape[:-1]).reshape(len(rows), made.context_dim)
-        log_det = z.new_zeros(len(rows))
+            context = made._context(context, z.shape[:-1]).reshape(points, made.context_dim)
+        log_slopes = []
 
         def choose(i, params):
-            nonlocal log_det
-            x_i, log_slope = self.transformer.inverse(rows[:, i, None], params[:, None])
-            log_det = log_det + log_slope[:, 0]
-            return x_i[:, 0]
+            x_i, log_slope = self.transformer.inverse(columns[i], params)
+            log_slopes.append(log_slope)
+            return x_i
 
-        x = made.one_by_one(choose, len(rows), context)
-        return x.reshape(z.shape), log_det.reshape(z.shape[:-1])
+        x = made.one_by_one(choose, points, context)
+        return x.reshape(z.shape), torch.stack(log_slopes).sum(0).reshape(z.shape[:-1])
 
 
 class IAF(Inverse):
