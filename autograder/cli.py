@@ -110,7 +110,8 @@ def selfcheck(
 
 
 Database = Annotated[
-    str | None, typer.Option("--db", help="The gradebook's URL, where it is not gradebook.db.")
+    str | None,
+    typer.Option("--db", help="The gradebook's URL, such as postgresql://HOST/NAME. Default: gradebook.db."),
 ]
 
 
@@ -147,6 +148,12 @@ def grade(
     trust_submissions: Annotated[
         bool, typer.Option("--trust-submissions", help="Run them without a sandbox, with your rights.")
     ] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="Grade on a Dask cluster: its scheduler's address, tcp://HOST:8786 or tls://HOST:8786."
+        ),
+    ] = None,
     timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.")] = 30,
     course: CourseFolder = Path("course"),
     db: Database = None,
@@ -156,7 +163,9 @@ def grade(
     from autograder.progress import progress
 
     with progress("Grading") as tell:
-        graded = grade(Course(course, db), topics, workers, trust_submissions, timeout, tell)
+        graded = grade(
+            Course(course, db), topics, workers, trust_submissions, timeout, tell, scheduler=scheduler
+        )
     for student, lesson, reason in graded.failed:
         say(f"no result: {student} {lesson}: {reason}", style="red", error=True)
     unreadable = [result for result in graded.results if result.unreadable]

@@ -250,18 +250,25 @@ def _jobs(
             reason = f"The folder's name is no student's id: at most {LONGEST_ID} characters, in UTF-8"
             graded.failed.append((ascii(student)[:40], lesson.name, reason))
             continue
-        path, notes = _notebook_in(folder, lesson)
-        timestamp, doubt = _timestamp(folder / "timestamp.txt")
+        try:
+            path, notes = _notebook_in(folder, lesson)
+            timestamp, doubt = _timestamp(folder / "timestamp.txt")
+            late = _text(folder / "late.txt")
+            key = _hash(*graded_by, _bytes(path), timestamp.encode(), student.encode())
+        except OSError as error:
+            reason = f"{error.filename} cannot be read: {error.strerror}"
+            graded.failed.append((student, lesson.name, reason))
+            continue
         yield workers.Job(
             student=student,
             lesson=lesson.name,
             topic=lesson.topic,
             path=str(path),
             release=str(release),
-            key=_hash(*graded_by, _bytes(path), timestamp.encode(), student.encode()),
+            key=key,
             seed=seed_of(salt, student),
             timestamp=timestamp,
-            notes=(*notes, *filter(None, [doubt, _text(folder / "late.txt")])),
+            notes=(*notes, *filter(None, [doubt, late])),
         )
 
 

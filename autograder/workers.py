@@ -125,12 +125,12 @@ def run(
                 busy[worker.pipe] = worker
             for pipe in wait(list(busy)):
                 worker = busy[pipe]
-                answer = worker.take()
-                if answer is READY:
+                said = worker.take()
+                if said is READY:
                     failed_starts = 0
                     continue
                 del busy[pipe]
-                if answer is None:
+                if said is None:
                     worker.stop()
                     failed_starts += not worker.ready
                     if failed_starts == STARTS:
@@ -146,7 +146,7 @@ def run(
                     busy[pipe] = worker
                 else:
                     resting.append(worker)
-                yield job, *_outcome(answer)
+                yield job, *outcome(said)
     finally:
         for worker in busy.values():
             worker.stop()
@@ -159,7 +159,13 @@ KILLED = "The process that graded it was killed, twice. Is there enough memory?"
 READY = object()
 
 
-def _outcome(answer):
+def answer(result: Result | None, notebook: dict | None, failure: str) -> dict:
+    """What a worker says of a job, as plain data."""
+    return {"result": result and result.as_dict(), "notebook": notebook, "failure": failure}
+
+
+def outcome(answer: dict) -> tuple[Result | None, dict | None, str]:
+    """The inverse of `answer`."""
     result = Result.from_dict(answer["result"]) if answer["result"] else None
     return result, answer["notebook"], answer["failure"]
 
@@ -192,13 +198,13 @@ class Worker:
         Raises EngineFailure when its engine cannot start.
         """
         try:
-            answer = json.loads(self.pipe.recv_bytes())
+            said = json.loads(self.pipe.recv_bytes())
         except (EOFError, OSError):
             return None
         if self.ready:
-            return answer
-        if answer:
-            raise EngineFailure(answer)
+            return said
+        if said:
+            raise EngineFailure(said)
         self.ready = True
         return READY
 
@@ -245,20 +251,15 @@ def serve(descriptor: int, module: str, name: str, arguments: list) -> None:
                 job = Job(**json.loads(pipe.recv_bytes()))
             except (EOFError, OSError):
                 return
-            _say(pipe, _answer(engine, job))
+            try:
+                _say(pipe, answer(*examine(engine, job), ""))
+            except EngineFailure as error:
+                _say(pipe, answer(None, None, str(error)))
 
 
-def _answer(engine, job):
+def _say(pipe, what):
     try:
-        result, notebook = examine(engine, job)
-    except EngineFailure as error:
-        return {"result": None, "notebook": None, "failure": str(error)}
-    return {"result": result.as_dict(), "notebook": notebook, "failure": ""}
-
-
-def _say(pipe, answer):
-    try:
-        pipe.send_bytes(json.dumps(answer).encode())
+        pipe.send_bytes(json.dumps(what).encode())
     except OSError:  # nobody listens any more
         raise SystemExit from None
 
