@@ -1,4 +1,4 @@
-"""What only elementwise flows do: their formulas, float32 at extremes, ActNorm's first batch."""
+"""What only elementwise flows do: their formulas, and float32 at extremes."""
 
 import math
 
@@ -8,7 +8,6 @@ from scipy import special
 
 from flowkit import Inverse
 from flowkit.elementwise import Affine, LeakyReLU, Logit, Scale, Sigmoid, Softplus, Tanh
-from flowkit.normalization import ActNorm
 
 ACTIVATIONS = {"leaky_relu": LeakyReLU(0.01), "softplus": Softplus(), "sigmoid": Sigmoid(), "tanh": Tanh()}
 X = torch.linspace(-30, 30, 1201, dtype=torch.float64)[:, None]
@@ -72,51 +71,9 @@ def test_leaky_relu_refuses_a_slope_without_inverse(slope):
         LeakyReLU(slope)
 
 
-@pytest.mark.parametrize("f", [Affine(3), Scale(3), ActNorm(3)], ids=lambda f: type(f).__name__)
+@pytest.mark.parametrize("f", [Affine(3), Scale(3)], ids=lambda f: type(f).__name__)
 @pytest.mark.parametrize("shape", [(5, 2), (4,), (5, 1), ()])
 def test_wrong_width_is_named(f, shape):
     for way in (f.forward, f.inverse):
         with pytest.raises(ValueError, match=rf"{type(f).__name__} takes points of shape \(\.\.\., 3\)"):
             way(torch.zeros(shape))
-
-
-def first_batch():
-    return 5 * torch.randn(100, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 2
-
-
-def test_act_norm_whitens_its_first_batch_and_only_that():
-    f, x = ActNorm(4).double(), first_batch()
-    z, log_det = f.forward(x.reshape(4, 25, 4))
-    torch.testing.assert_close(z.mean((0, 1)), torch.zeros(4, dtype=torch.float64), atol=1e-12, rtol=0)
-    torch.testing.assert_close(z.reshape(-1, 4).std(0), torch.ones(4, dtype=torch.float64))
-    assert log_det.shape == (4, 25)
-    torch.testing.assert_close(log_det[0, 0], -x.std(0).log().sum())
-    torch.testing.assert_close(f.forward(x + 7)[0], z.reshape(-1, 4) + 7 / x.std(0))
-
-
-def test_act_norm_waits_for_training_and_remembers_when_loaded():
-    f, x = ActNorm(4).double(), first_batch()
-    f.eval()
-    assert torch.equal(f.forward(x)[0], x)
-    f.train()
-    z = f.forward(x)[0]
-    g = ActNorm(4).double()
-    g.load_state_dict(f.state_dict())
-    g.forward(10 * x)
-    assert torch.equal(g.forward(x)[0], z)
-
-
-def test_act_norm_refuses_a_first_batch_without_spread():
-    with pytest.raises(ValueError, match="two points"):
-        ActNorm(2).forward(torch.zeros(1, 2))
-    with pytest.raises(ValueError, match="constant"):
-        ActNorm(2).forward(torch.tensor([[1.0, 2.0], [1.0, 3.0]]))
-
-
-def test_act_norm_agrees_with_nflows():
-    peer = pytest.importorskip("nflows.transforms").ActNorm(4).double()
-    f, x = ActNorm(4).double(), first_batch()
-    for _ in range(2):  # the first batch starts both, the second does not
-        torch.testing.assert_close(f.forward(x), peer.forward(x), rtol=1e-12, atol=1e-12)
-        x = x + 1
-    torch.testing.assert_close(f.inverse(x), peer.inverse(x), rtol=1e-12, atol=1e-12)
