@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 
 from flowkit import Bijection, Compose, Inverse
+from flowkit.adaptive_ode import DORMAND_PRINCE
 from flowkit.autoregressive import IAF, MAF, maf_stack
+from flowkit.continuous import CNF
 from flowkit.coupling import (
     NICE,
     additive_coupling,
@@ -24,9 +26,12 @@ from flowkit.lab.nets import mlp
 from flowkit.linear import PLU, QR, Dense, Householder, Permutation, Triangular
 from flowkit.low_rank import LowRank
 from flowkit.mixtures import mixture_cdf
+from flowkit.neural_ode import TimeField
 from flowkit.normalization import ActNorm, BatchNorm
+from flowkit.ode import integrate
 from flowkit.pixels import PixelLogit
 from flowkit.planar import Planar, Radial, Sylvester
+from flowkit.residual import residual_stack
 from flowkit.splines import Elementwise, linear, quadratic, rational_quadratic
 
 
@@ -80,6 +85,26 @@ def glow_like(dim):
         LeakyReLU(0.3),
         Householder(dim, 2),
     )
+
+
+class GentleField(torch.nn.Module):
+    """A smooth field whose Lipschitz constant is below 1 whatever its parameters: one short step will do."""
+
+    def __init__(self, dim, context_dim=0):
+        super().__init__()
+        self.first = torch.nn.Linear(dim + 1 + context_dim, 4)
+        self.last = torch.nn.Linear(4, dim)
+
+    def forward(self, t, x, context=None):
+        inputs = TimeField(torch.nn.Identity())(t, x, context)
+        first, last = (layer.weight / (1 + layer.weight.norm()) for layer in (self.first, self.last))
+        return (inputs @ first.mT + self.first.bias).tanh() @ last.mT + self.last.bias
+
+
+def gentle_cnf(dim, context_dim=0):
+    """A CNF over so short a time that one step of order 5 errs by less than 1e-11."""
+    solver = partial(integrate, steps=1, method=DORMAND_PRINCE)
+    return CNF(GentleField(dim, context_dim), solver, time=0.05, context_dim=context_dim)
 
 
 BIJECTIONS = {
@@ -169,6 +194,10 @@ BIJECTIONS = {
         ),
         IMAGES,
     ),
+    "residual": Row(lambda dim: residual_stack(dim, 1, (8,)).eval()),
+    "reversible_stack": Row(lambda dim: residual_stack(dim, 2, (8,), 0.7, reversible=True).eval(), (7,)),
+    "cnf": Row(gentle_cnf, (2,)),
+    "conditional_cnf": Row(partial(gentle_cnf, context_dim=2), (7,), context=2),
     "elementwise_rational_quadratic": Row(lambda dim: Elementwise(dim, rational_quadratic())),
     "elementwise_mixture": Row(lambda dim: Elementwise(dim, mixture_cdf(4)), SMALL),
     "linear_spline_stack": Row(lambda dim: coupling_stack(dim, 2, net, linear(bound=3.0)), SMALL[1:]),
