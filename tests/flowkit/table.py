@@ -29,7 +29,7 @@ from flowkit.mixtures import mixture_cdf
 from flowkit.neural_ode import TimeField
 from flowkit.normalization import ActNorm, BatchNorm
 from flowkit.ode import integrate
-from flowkit.pixels import PixelLogit
+from flowkit.pixels import PixelHistogram, PixelLogit
 from flowkit.planar import Planar, Radial, Sylvester
 from flowkit.residual import residual_stack
 from flowkit.splines import Elementwise, linear, quadratic, rational_quadratic
@@ -167,6 +167,7 @@ BIJECTIONS = {
     "low_rank_full": Row(lambda dim: LowRank(dim, dim), (7,)),
     "pixel_logit": Row(lambda dim: PixelLogit(17)),
     "pixel_logit_tight": Row(lambda dim: PixelLogit(1, alpha=0.0), SMALL),
+    "pixel_histogram": Row(lambda dim: PixelHistogram(dim, 5)),
     "split": Row(lambda dim: Split(dim // 2, coupling_stack(dim // 2, 2, net)), (7, 64)),
     "squeeze": Row(lambda dim: Squeeze(square(dim)), IMAGES),
     "per_pixel": Row(lambda dim: PerPixel(square(dim, 4), Dense(4)), IMAGES),

@@ -12,7 +12,7 @@ from flowkit.elementwise import Affine, Logit
 from flowkit.lab.nets import mlp
 from flowkit.lab.targets import digits
 from flowkit.lab.training import bits_per_dim as bits_of_levels
-from flowkit.pixels import Dequantized, PixelLogit, bits_per_dim, dequantize, quantize
+from flowkit.pixels import Dequantized, PixelHistogram, PixelLogit, bits_per_dim, dequantize, quantize
 
 
 def levels_of(n, dim, levels=17, seed=0, dtype=torch.float64):
@@ -96,6 +96,35 @@ def test_all_jacobian_terms_are_counted_on_digits():
     logistic = torch.nn.functional.logsigmoid(z) + torch.nn.functional.logsigmoid(-z)
     uniform = bits_per_dim(logistic.sum(-1) + log_det, 64)
     assert (uniform - math.log2(17)).abs().max() < 1e-12
+
+
+def test_the_pixel_histogram_is_its_frequencies():
+    """Under a uniform base, the density in the cell of a level is the share of that level."""
+    x = levels_of(200, 3, levels=5)
+    x[:, 2] = 4.0
+    f = PixelHistogram.fitted(x, levels=5, pseudo_count=1.0)
+    log_prob = f.forward(dequantize(x, torch.Generator().manual_seed(1)))[1] - 3 * math.log(5)
+    counts = torch.stack([(x == k).sum(0) for k in range(5)]) + 1.0
+    shares = (counts / counts.sum(0)).double()
+    expected = sum(shares[x[:, i].long(), i].log() for i in range(3))
+    torch.testing.assert_close(log_prob, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_pixel_histogram_makes_pixels_uniform_and_starts_as_the_identity():
+    x = dequantize(levels_of(5000, 1).clamp(max=6), torch.Generator().manual_seed(1))
+    z = PixelHistogram.fitted(x, levels=17).forward(x)[0]
+    ranks = (z.flatten().sort()[0] / 17 - torch.linspace(0, 1, 5000)).abs().max()
+    assert ranks < 0.03  # the Kolmogorov-Smirnov distance of 5000 uniform points is below that
+    assert (PixelHistogram(1, 17).double().forward(x)[0] - x).abs().max() < 1e-12
+
+
+def test_the_pixel_histogram_gives_each_level_a_share():
+    x = torch.zeros(1000, 1, dtype=torch.float64)
+    f = PixelHistogram.fitted(x, levels=17, pseudo_count=0.0)
+    log_share = f.forward(torch.arange(17.0).double()[:, None] + 0.5)[1] - math.log(17)
+    assert log_share.exp().sum().item() == pytest.approx(1)
+    assert log_share[1:].min() > math.log(1e-4)
+    assert log_share[0] > math.log(0.99)
 
 
 MEAN, STD = 3.3, 1.5
