@@ -1,10 +1,10 @@
-"""How fast flowkit is beside zuko, nflows and normflows: the same architectures, inputs and thread, in one run.
+"""How fast flowkit is beside zuko, nflows and normflows: same architectures, inputs and thread, in one run.
 
 Each row is one flow, built in every library that has it with the same number of parameters, in float32. A
-round runs every library once, in turn, and the table shows medians over rounds, so that a busy moment hits all
-alike; the ratio is flowkit's median over that of the fastest peer. What a library lacks is left blank.
-Log scales are not bounded (nor are those of normflows; zuko clips its own, nflows takes a sigmoid): what the
-bound that flowkit has by default costs is in the rows that say so.
+round runs every library once, in turn, and the table shows medians over rounds of CPU time on one thread, so
+that a busy moment hits all alike; the ratio is flowkit's median over that of the fastest peer. What a library
+lacks is left blank. Log scales are not bounded (nor are those of normflows; zuko clips its own, nflows takes
+a sigmoid): what the bound costs that flowkit has by default is in the rows that say so.
 
     python benchmarks/flows.py [ROW ...]    # prints the table, writes benchmarks/results/flows.json
 """
@@ -28,16 +28,18 @@ from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 from zuko.flows.coupling import GeneralCouplingTransform
 from zuko.transforms import MonotonicRQSTransform
 
-from flowkit import Compose, Flow, Inverse, StandardNormal
+from flowkit import Compose, StandardNormal
 from flowkit.autoregressive import IAF, MAF, orders, standardize
 from flowkit.coupling import affine, coupling
 from flowkit.coupling import half_mask as half
+from flowkit.glow import Conv1x1
 from flowkit.lab.nets import mlp
 from flowkit.planar import Planar
 from flowkit.splines import rational_quadratic
 
 DIM, LAYERS, HIDDEN, BATCH, BINS = 16, 8, (64, 64), 1024, 8
-SHAPES = {"MAF, D = 64": (64,), "MAF, D = 256": (256,)}  # of a point, where it is not (DIM,)
+IMAGE = (12, 8, 8)
+SHAPES = {"1x1 convolution": (768,), "MAF, D = 64": (64,), "MAF, D = 256": (256,)}  # of a point, where it is not (DIM,)
 RESULTS = Path(__file__).parent / "results" / "flows.json"
 LIBRARIES = ("flowkit", "zuko", "nflows", "normflows")
 
@@ -173,6 +175,31 @@ def planar() -> dict:
     return {"flowkit": (f[0], None, f[1]), "normflows": (theirs[0], None, theirs[2])}
 
 
+def one_by_one_convolution() -> dict:
+    """Images (C, H, W); flowkit's points are the flat vectors."""
+    channels = IMAGE[0]
+
+    def flat(flow):
+        f, forward, inverse = flow
+
+        def way(g):
+            def on_rows(x):
+                z, log_det = g(x.unflatten(-1, IMAGE))
+                return z.flatten(1), log_det
+
+            return on_rows
+
+        return f, way(forward), way(inverse)
+
+    return {
+        "flowkit": ours(*(Conv1x1(IMAGE) for _ in range(LAYERS))),
+        "nflows": flat(of_nflows(*(nt.OneByOneConvolution(channels) for _ in range(LAYERS)))),
+        "normflows": flat(
+            of_normflows(*(nf.flows.Invertible1x1Conv(channels, use_lu=True) for _ in range(LAYERS)))
+        ),
+    }
+
+
 ROWS = {  # name: (makes the flows, points in a batch, operations)
     "affine coupling": (affine_coupling, BATCH, ("log_prob", "train", "sample")),
     "affine coupling, bounded": (partial(affine_coupling, 2.0), BATCH, ("log_prob", "train", "sample")),
@@ -182,6 +209,7 @@ ROWS = {  # name: (makes the flows, points in a batch, operations)
     "MAF, D = 64": (partial(autoregressive, 64, 2), 256, ("log_prob", "train", "sample")),
     "MAF, D = 256": (partial(autoregressive, 256, 2), 64, ("log_prob", "train", "sample")),
     "IAF": (partial(autoregressive, inverse=True), BATCH, ("log_prob", "sample")),
+    "1x1 convolution": (one_by_one_convolution, 64, ("log_prob", "train", "sample")),
     "planar": (planar, BATCH, ("sample", "train backwards")),
 }
 

@@ -77,11 +77,13 @@ class MaskedLinear(nn.Linear):
     The mask has the dtype of the weights: a bool one would be converted at every pass.
     """
 
+    mask: Tensor
+
     def __init__(self, mask: Tensor):
         super().__init__(mask.shape[1], mask.shape[0])
         self.register_buffer("mask", mask.to(self.weight.dtype))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight * self.mask, self.bias)
 
 
@@ -109,6 +111,9 @@ class MADE(nn.Module):
     [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
     """
 
+    layers: Sequence[MaskedLinear]
+    order: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -126,7 +131,8 @@ class MADE(nn.Module):
         *masks, last = made_masks(order, hidden, context_dim)
         self.register_buffer("order", order)
         self.dim, self.size, self.context_dim = dim, size, context_dim
-        self.layers = nn.ModuleList(map(MaskedLinear, [*masks, last.repeat_interleave(size, 0)]))
+        weights = map(MaskedLinear, [*masks, last.repeat_interleave(size, 0)])
+        self.layers = nn.ModuleList(weights)  # type: ignore[assignment]  # it is a sequence of them
         self.activation = activation()
         if zero_last:
             nn.init.zeros_(self.layers[-1].weight)
@@ -168,7 +174,7 @@ class MADE(nn.Module):
         known = [self.layers[0].weight.new_empty(0 if tape else width, points) for width in widths]
         if self.context_dim:
             known[0] = _put(known[0], 0, self._context(context, (points,)).mT, tape)
-        x = [None] * self.dim
+        x: dict[int, Tensor] = {}
         counts = [self.context_dim] + [0] * (len(known) - 1)  # what is known of each layer's input
         for i, step in zip(self.order.tolist(), steps, strict=True):
             for depth, (weight, bias) in enumerate(step):
@@ -181,9 +187,9 @@ class MADE(nn.Module):
             x[i] = choose(i, block.mT)
             known[0] = _put(known[0], counts[0], x[i][None], tape)
             counts[0] += 1
-        return torch.stack(x, -1)
+        return torch.stack([x[i] for i in range(self.dim)], -1)
 
-    def _steps(self):
+    def _steps(self) -> list[tuple[tuple[Tensor, Tensor], ...]]:
         """For each dimension in the order, of each layer the weights and biases (units, 1) of its degree.
 
         The first layer's columns are the context, then the dimensions in their order; the last layer's rows
@@ -204,7 +210,7 @@ class MADE(nn.Module):
             blocks.append(zip(weight.split(units), bias.split(units), strict=True))
         return list(zip(*blocks, strict=True))
 
-    def _context(self, context, shape):
+    def _context(self, context: Tensor | None, shape: tuple[int, ...]) -> Tensor:
         """The context of each point: (*shape, C)."""
         if context is None or context.shape[-1:] != (self.context_dim,):
             got = "none" if context is None else f"one of shape {tuple(context.shape)}"
@@ -212,7 +218,7 @@ class MADE(nn.Module):
         return context.expand(*shape, -1)
 
 
-def _put(rows, at, new, tape):
+def _put(rows: Tensor, at: int, new: Tensor, tape: bool) -> Tensor:
     """rows with new ones at `at`, the end of what is filled: joined for a tape, else written in place."""
     if tape:
         return torch.cat((rows, new))
@@ -267,12 +273,12 @@ class MAF(Bijection):
         self.transformer = transformer or standardize()
         self.conditioner = MADE(dim, self.transformer.size, hidden, order, context_dim, activation)
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(x, self.conditioner.dim, "this MAF")
         z, log_slope = self.transformer.forward(x, self.conditioner(x, context))
         return z, log_slope.sum(-1)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         made = self.conditioner
         check_width(z, made.dim, "this MAF")
         columns = z.reshape(-1, made.dim).mT.contiguous()  # (D, points)
@@ -281,7 +287,7 @@ class MAF(Bijection):
             context = made._context(context, z.shape[:-1]).reshape(points, made.context_dim)
         log_slopes = []
 
-        def choose(i, params):
+        def choose(i: int, params: Tensor) -> Tensor:
             x_i, log_slope = self.transformer.inverse(columns[i], params)
             log_slopes.append(log_slope)
             return x_i

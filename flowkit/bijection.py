@@ -1,5 +1,7 @@
 """The contract of a bijection, and the two ways to build new ones from old: composition and inversion."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -37,21 +39,23 @@ class Compose(Bijection):
     Cost: the sum of the costs. Compose() is the identity. The context goes to every part.
     """
 
+    bijections: Sequence[Bijection]
+
     def __init__(self, *bijections: Bijection):
         super().__init__()
-        self.bijections = nn.ModuleList(bijections)
+        self.bijections = nn.ModuleList(bijections)  # type: ignore[assignment]  # it is a sequence of them
         if bijections:
             self.domain = bijections[0].domain
             self.codomain = bijections[-1].codomain
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_det = x.new_zeros(x.shape[:-1])
         for f in self.bijections:
             x, step = f.forward(x, context)
             log_det = log_det + step
         return x, log_det
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_det = z.new_zeros(z.shape[:-1])
         for f in reversed(self.bijections):
             z, step = f.inverse(z, context)
@@ -72,10 +76,10 @@ class Inverse(Bijection):
         self.domain = bijection.codomain
         self.codomain = bijection.domain
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.bijection.inverse(x, context)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.bijection.forward(z, context)
 
 

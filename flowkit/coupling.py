@@ -17,6 +17,7 @@ from flowkit.elementwise import Scale
 from flowkit.linear import Permutation
 
 Net = Callable[[int, int], nn.Module]  # net(inputs, outputs) makes a network (..., inputs) -> (..., outputs)
+Way = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # one direction of a scalar map: values, log-slopes
 
 
 class Transformer(NamedTuple):
@@ -27,8 +28,8 @@ class Transformer(NamedTuple):
     size                                   parameters for one element; all zero should give g(x) = x
     """
 
-    forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    inverse: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    forward: Way
+    inverse: Way
     size: int
 
 
@@ -108,6 +109,9 @@ class Coupling(Bijection):
     (True, False, [0.0, 0.0])
     """
 
+    kept: Tensor
+    moved: Tensor
+
     def __init__(
         self,
         mask: Tensor | Sequence[bool],
@@ -123,20 +127,20 @@ class Coupling(Bijection):
         self.transformer = transformer
         self.context_dim = context_dim
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._couple(self.transformer.forward, x, context)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._couple(self.transformer.inverse, z, context)
 
-    def _couple(self, g, x, context):
+    def _couple(self, g: Way, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both directions are one: x_A is the same before and after, and only g differs."""
         check_width(x, len(self.kept) + len(self.moved), "this Coupling")
         params = self._params(x.index_select(-1, self.kept), context)
         z_b, log_slope = g(x.index_select(-1, self.moved), params)
         return x.index_copy(-1, self.moved, z_b), log_slope.sum(-1)
 
-    def _params(self, x_a, context):
+    def _params(self, x_a: Tensor, context: Tensor | None) -> Tensor:
         """theta(x_A, context), one row of parameters for each dimension that moves: (..., D_B, size)."""
         if self.context_dim:
             if context is None or context.shape[-1:] != (self.context_dim,):
@@ -239,7 +243,7 @@ def coupling_stack(
     """
     transformer = transformer or affine()
     generator = torch.Generator().manual_seed(seed)
-    parts = []
+    parts: list[Bijection] = []
     for k in range(layers):
         if permute and k and k % 2 == 0:
             parts.append(Permutation(torch.randperm(dim, generator=generator)))

@@ -1,12 +1,22 @@
 """A density made of a base density and a bijection: log p_X(x) = log p_Z(f(x)) + log abs det dz/dx."""
 
 import math
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from flowkit.bijection import Bijection
+
+
+class Base(Protocol):
+    """What a base density can do; the distributions of torch.distributions can."""
+
+    def log_prob(self, z: Tensor, /) -> Tensor: ...
+
+    def sample(self, shape: Any = ..., /) -> Tensor: ...
+
+    def rsample(self, shape: Any = ..., /) -> Tensor: ...
 
 
 class StandardNormal(nn.Module):
@@ -14,6 +24,8 @@ class StandardNormal(nn.Module):
 
     log_prob(z) = -(z . z + D log 2 pi) / 2
     """
+
+    zero: Tensor
 
     def __init__(self, dim: int):
         super().__init__()
@@ -39,7 +51,10 @@ class Flow(nn.Module):
     rsample(shape)         the same, differentiable in the parameters
     """
 
-    def __init__(self, base: nn.Module | Distribution, bijection: Bijection):
+    base: Base
+    bijection: Bijection
+
+    def __init__(self, base: Base, bijection: Bijection):
         super().__init__()
         self.base = base
         self.bijection = bijection

@@ -31,7 +31,7 @@ def mixture_logit(x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
     return below.logsumexp(-1) - over.logsumexp(-1), terms.logsumexp(-1)
 
 
-def _components(params):
+def _components(params: Tensor) -> tuple[Tensor, Tensor]:
     """mu and log s, (..., K) each. The gains differ so that components which start equal can part: with the
     same gradients, they would move together for ever."""
     _, raw_mean, raw_scale = params.chunk(3, -1)
@@ -62,7 +62,7 @@ def mixture_inverse(z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
     return x, -a - mixture_logit(x, mixture)[1]
 
 
-def _mixture_root(target, params):
+def _mixture_root(target: Tensor, params: Tensor) -> Tensor:
     """x with logit F(x) = target, by Newton's steps kept in a bracket.
 
     At the least mu_i + target s_i every u_i is at most target, and so is logit F; at the largest, at
@@ -89,7 +89,7 @@ def _mixture_root(target, params):
     return x
 
 
-def _reciprocal(log_slope):
+def _reciprocal(log_slope: Tensor) -> Tensor:
     """1 / slope; where the curve is so flat that it would overflow, a number that may still be multiplied."""
     return (-log_slope).clamp(max=math.log(torch.finfo(log_slope.dtype).max) / 2).exp()
 

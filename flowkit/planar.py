@@ -10,6 +10,7 @@ variational inference, whose sampling must be the cheap direction, is `Inverse` 
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class _TanhRoot(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(target, gain):
+    def forward(target: Tensor, gain: Tensor) -> Tensor:  # type: ignore[override]  # as vmap needs it
         size, gain = target.abs(), gain.clamp(min=torch.finfo(gain.dtype).tiny)  # softplus underflows to 0
         concave = gain >= 1
         steep, flat = size / gain, size - (gain - 1)
@@ -65,17 +66,17 @@ class _TanhRoot(torch.autograd.Function):
         return near * target.sign()
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # type: ignore[override]
         ctx.save_for_backward(output, inputs[1])
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         a, gain = ctx.saved_tensors
         grad_target = grad / tanh_slope(a, gain)
         return grad_target, -grad_target * a.tanh()
 
 
-def _left_side(a, gain):
+def _left_side(a: Tensor, gain: Tensor) -> Tensor:
     h = a.tanh()
     return gain * h + (a - h)
 
@@ -121,13 +122,13 @@ class Planar(Bijection):
         y = self.w @ self.u
         return self.u + (softplus(-y) - 1) * self.w / self.w.square().sum(), softplus(y)
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(x, len(self.w), "Planar")
         u, gain = self.constrained()
         a = x @ self.w + self.b
         return x + a.tanh()[..., None] * u, tanh_slope(a, gain).log()
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(z, len(self.w), "Planar")
         u, gain = self.constrained()
         a = tanh_root(z @ self.w + self.b, gain)
@@ -160,7 +161,7 @@ class Radial(Bijection):
         """alpha > 0 and alpha + beta > 0."""
         return self.log_alpha.exp(), softplus(self.raw_beta)
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(x, len(self.x0), "Radial")
         alpha, total = self.constrained()
         y = x - self.x0
@@ -168,7 +169,7 @@ class Radial(Bijection):
         scale = (total + r) / (alpha + r)
         return self.x0 + y * scale[..., None], self._log_det(r, alpha, total)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(z, len(self.x0), "Radial")
         alpha, total = self.constrained()
         y = z - self.x0
@@ -179,7 +180,7 @@ class Radial(Bijection):
         scale = (alpha + r) / (total + r)
         return self.x0 + y * scale[..., None], -self._log_det(r, alpha, total)
 
-    def _log_det(self, r, alpha, total):
+    def _log_det(self, r: Tensor, alpha: Tensor, total: Tensor) -> Tensor:
         """Both factors as sums of positive terms: (total + r) / (alpha + r), and 1 + alpha beta h^2."""
         near = alpha / (alpha + r)
         along = r / (alpha + r) * (1 + near) + near * total / (alpha + r)
@@ -229,19 +230,19 @@ class Sylvester(Bijection):
         s = self.weight.tril(-1).mT + torch.diag(scale)
         return self.frame.forward(rows)[0], r, s, gain
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(x, self.dim, "Sylvester")
         frame, r, s, gain = self.factors()
         a = F.linear(x, s @ frame, self.bias)
         return x + a.tanh() @ (r.mT @ frame), tanh_slope(a, gain).log().sum(-1)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_width(z, self.dim, "Sylvester")
         frame, r, s, gain = self.factors()
         a = self._roots(F.linear(z, s @ frame, self.bias), s @ r, gain)
         return z - a.tanh() @ (r.mT @ frame), -tanh_slope(a, gain).log().sum(-1)
 
-    def _roots(self, rest, product, gain):
+    def _roots(self, rest: Tensor, product: Tensor, gain: Tensor) -> Tensor:
         """a with a + product tanh(a) = rest, product upper triangular: back substitution."""
         roots = []
         for i in reversed(range(len(gain))):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowkit.bijection import Bijection, check_width
-from flowkit.coupling import Transformer
+from flowkit.coupling import Transformer, Way
 
 
 class Knots(NamedTuple):
@@ -107,7 +107,7 @@ def spline_inverse(z: Tensor, knots: Knots, curve: Curve = RATIONAL_QUADRATIC) -
     return torch.where(inside, x0 + w * t, z), torch.where(inside, -log_slope, 0)
 
 
-def _bin(x, edges, knots):
+def _bin(x: Tensor, edges: Tensor, knots: Knots) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """Whether x lies between the outer edges, x moved there, and both ends of its bin in each of knots.
 
     The clamp stands before the maths: a `where` behind it would hide values out of range, and still pass
@@ -204,7 +204,9 @@ def rational_quadratic(bins: int = 8, bound: float = 5.0, smallest: float = 1e-3
     return _spline(rational_quadratic_knots, RATIONAL_QUADRATIC, 3 * bins - 1, bins, bound, smallest)
 
 
-def _spline(make_knots, curve, size, bins, bound, smallest):
+def _spline(
+    make_knots: Callable[..., Knots], curve: Curve, size: int, bins: int, bound: float, smallest: float
+) -> Transformer:
     if bins < 1 or not bound > 0:
         raise ValueError(f"a spline needs one bin or more and a positive bound, got {bins} and {bound}")
     if not 0 < smallest < 1 / bins:
@@ -219,7 +221,14 @@ def _spline(make_knots, curve, size, bins, bound, smallest):
     )
 
 
-def _spline_way(way, make_knots, curve, options, x, params):
+def _spline_way(
+    way: Callable[..., tuple[Tensor, Tensor]],
+    make_knots: Callable[..., Knots],
+    curve: Curve,
+    options: dict,
+    x: Tensor,
+    params: Tensor,
+) -> tuple[Tensor, Tensor]:
     return way(x, make_knots(params, **options), curve)
 
 
@@ -237,13 +246,13 @@ class Elementwise(Bijection):
         self.transformer = transformer
         self.params = nn.Parameter(torch.zeros(dim, transformer.size))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._each(self.transformer.forward, x)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._each(self.transformer.inverse, z)
 
-    def _each(self, g, x):
+    def _each(self, g: Way, x: Tensor) -> tuple[Tensor, Tensor]:
         check_width(x, len(self.params), "Elementwise")
         z, log_slope = g(x, self.params)
         return z, log_slope.sum(-1)
