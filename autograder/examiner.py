@@ -1,0 +1,260 @@
+"""The examiner's side of the engine: it runs the instructor's test cells, and never a line of a student's.
+
+    python -m autograder.examiner DESCRIPTOR SETTINGS-AS-JSON
+
+starts a zygote for one lesson: it has the lesson's test cells compiled and the reference loaded, and starts the
+student's zygote (sandbox.py). For each submission it forks a child, which has the student's cells run over
+there, runs the test cells here with stand-ins for what the student defined (remote.py), and answers with the
+outputs of every cell. What a test cell says is decided here; what a student's process says is only a value.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import signal
+import socket
+import sys
+import time
+
+from autograder import check, confine, draws, remote, wire
+from autograder.engine import EngineFailure
+from autograder.lesson import Lesson, read_lesson
+from autograder.sandbox import Limits, SandboxError, Zygote
+from autograder.student import warm
+
+MOST_STARTS = 12  # of a student's process, for one submission
+MOST_PRINTED = 100_000
+STUCK = 3  # times the time limit, after which a test cell of ours is taken to hang
+
+TIMEOUT = "This cell did not end within {} seconds, and was stopped. Is there an endless loop?"
+DIED = "Python ended while this cell ran. Does it call os._exit, or need more memory than there is?"
+GAVE_UP = "Not run: Python had ended in too many cells before."
+
+
+# The zygote.
+
+
+def main(descriptor: int, settings: dict) -> None:
+    """Loads the lesson, says so, and forks for each submission, until the other side is closed."""
+    pipe = socket.socket(fileno=descriptor)
+    lesson = read_lesson(settings["source"], settings["topic"])
+    limits = Limits(**settings["limits"])
+    student = Zygote(settings["tier"], tuple(settings["withheld"]), lesson.modules, limits)
+    try:
+        warm([*lesson.modules, f"autograder.answers.{settings['topic']}"])
+        confine.require_one_thread()
+        wire.send(pipe, wire.pack({"ready": True}))
+        while True:
+            request = wire.receive(pipe)
+            child = os.fork()
+            if child == 0:
+                _grade_in_child(pipe, wire.unpack(request), lesson, student, settings)
+            status = os.waitpid(child, 0)[1]
+            student.end()
+            if status:
+                wire.send(pipe, wire.pack({"failure": "The examiner's process ended."}))
+    except (wire.WireError, SandboxError):
+        return
+    finally:
+        student.close()
+
+
+def _grade_in_child(pipe, request, lesson, student, settings):
+    status = 1
+    try:
+        submission = Submission(lesson, student, settings, request["seed"])
+        try:
+            answer = {"outputs": submission.grade(request["cells"])}
+        except EngineFailure as error:
+            answer = {"failure": str(error)}
+        wire.send(pipe, wire.pack(answer))
+        status = 0
+    finally:
+        os._exit(status)
+
+
+# The child.
+
+
+class Submission:
+    """One submission, from its first cell to its last."""
+
+    def __init__(self, lesson: Lesson, student: Zygote, settings: dict, seed: str):
+        self.lesson, self.student, self.seed = lesson, student, seed
+        self.timeout, self.withheld = settings["timeout"], tuple(settings["withheld"])
+        self.process = None
+        self.starts = 0
+        self.done = []  # what a new process has to do again: cells, and imports of public tests
+        self.namespace = {"__name__": "__main__", "__builtins__": __builtins__}
+        self.theirs = set()  # names in it that are the student's
+        os.environ[check.SEED] = seed
+        draws.seed(f"{seed} examiner")
+        for statement in lesson.imports:
+            with contextlib.suppress(ImportError):
+                exec(statement, self.namespace)
+
+    def grade(self, cells: list[dict]) -> list[list[dict]]:
+        """The outputs of the cells: each has a `source` to run, or is a `test` of that name."""
+        return [self._test(cell["test"]) if "test" in cell else self._run(cell) for cell in cells]
+
+    def _run(self, cell):
+        try:
+            outputs = self._run_there(self._living(), cell)
+        except remote.Gone as gone:
+            return [self._lost(gone)]
+        self.done.append(cell)
+        return outputs
+
+    def _run_there(self, process, cell):
+        process.deadline = time.monotonic() + self.timeout
+        answer = process.run(cell["source"], cell["name"])
+        outputs = [_stream(answer["printed"])] if answer["printed"] else []
+        if answer["value"] is not None:
+            outputs.append(_stream(answer["value"] + "\n"))
+        if answer["error"] is not None:
+            error = answer["error"]
+            outputs.append(_error(error["kind"], error["message"], error["trace"].splitlines()))
+        return outputs
+
+    def _living(self):
+        """The student's process. A new one does again what the one before had done, up to where it was."""
+        while self.process is None:
+            if self.starts >= MOST_STARTS:
+                raise remote.Gone("KernelDied", GAVE_UP)
+            self.starts += 1
+            begin = time.monotonic() + self.timeout
+            try:
+                process = remote.Process(self.student.start(), _draws_of(self.seed), begin, self.withheld)
+                again, self.done = self.done, []
+                for position, step in enumerate(again):
+                    self.done = again[position + 1 :]  # without this step, should it be lost there
+                    self._do_again(process, step)
+                    self.done = again
+                self.done = again
+                self.process = process
+            except remote.Gone:
+                self._end()
+        return self.process
+
+    def _do_again(self, process, step):
+        if "imports" in step:
+            process.do_imports(step["imports"])
+        else:
+            self._run_there(process, step)
+
+    def _end(self):
+        self.process = None
+        self.student.end()
+
+    def _lost(self, gone):
+        self._end()
+        text = {"Timeout": TIMEOUT.format(self.timeout)}.get(gone.kind, DIED)
+        text = GAVE_UP if gone.text == GAVE_UP else text
+        return _error(gone.kind, text, [f"{gone.kind}: {text}"])
+
+    # Tests.
+
+    def _test(self, name):
+        test = self.lesson.tests.get(name)
+        if test is None:
+            raise EngineFailure(f"The instructor's notebook has no test cell {name}. Run: autograder build")
+        printed = io.StringIO()
+        os.environ[check.HIDDEN] = "1" if test.hidden else ""
+        try:
+            process = self._living()
+            process.printed = ""
+            process.deadline = time.monotonic() + self.timeout
+            self._look(process, test)
+            with (
+                contextlib.redirect_stdout(printed),
+                contextlib.redirect_stderr(printed),
+                _alarm(self.timeout),
+            ):
+                exec(test.code, self.namespace)
+            fault = None
+        except remote.Gone as gone:
+            return [*_printed(printed.getvalue()), self._lost(gone)]
+        except _Stuck:
+            raise EngineFailure(
+                f"The test cell {name} did not end, and it was not the student's code."
+            ) from None
+        except BaseException as error:
+            fault = self._fault(test, error)
+        there = "" if test.hidden else self.process.printed
+        self._import_there(test)
+        return [*_printed(there + printed.getvalue()), *([fault] if fault else [])]
+
+    def _look(self, process, test):
+        """Puts stand-ins for the student's names into the namespace, and takes away those that are gone."""
+        found = process.look(test.names)
+        for name in self.theirs - found.keys():
+            self.namespace.pop(name, None)
+        self.namespace.update(found)
+        self.theirs = set(found)
+
+    def _import_there(self, test):
+        """In a notebook the imports of a public test are there for the cells below it too."""
+        if test.imports and not test.hidden:
+            try:
+                self.process.deadline = time.monotonic() + self.timeout
+                self.process.do_imports(test.imports)
+                self.done.append({"imports": test.imports})
+            except remote.Gone:
+                self._end()
+
+    def _fault(self, test, error):
+        """The output for what a test cell raised. Raises EngineFailure where it was the cell's own fault."""
+        if isinstance(error, check.Outcome):
+            return _error(type(error).__name__, str(error), error._render_traceback_())
+        if isinstance(error, check.StudentError):
+            return _error(error.kind, str(error), [f"{error.kind}: {error}"])
+        if isinstance(error, AssertionError) or not test.checks:
+            kind = type(error).__name__
+            return _error(kind, str(error), [f"{kind}: {error}"])
+        raise EngineFailure(
+            f"The test cell {test.name} of {self.lesson.topic} failed by itself, whatever the answer:"
+            f" {type(error).__name__}: {error}"
+        ) from error
+
+
+def _draws_of(seed):
+    """What the student's random draws begin with: always the same, and nothing to be learned from it."""
+    return hashlib.sha256(f"{seed} student".encode()).hexdigest()
+
+
+class _Stuck(BaseException):
+    pass
+
+
+@contextlib.contextmanager
+def _alarm(timeout):
+    """Raises _Stuck inside when our own code takes much longer than any student's may."""
+
+    def ring(*_):
+        raise _Stuck
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, STUCK * timeout)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _printed(text):
+    return [_stream(text[:MOST_PRINTED])] if text else []
+
+
+def _stream(text):
+    return {"output_type": "stream", "name": "stdout", "text": text}
+
+
+def _error(kind, text, lines):
+    return {"output_type": "error", "ename": kind or "Error", "evalue": text, "traceback": list(lines)}
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), json.loads(sys.argv[2]))

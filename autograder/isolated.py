@@ -1,0 +1,172 @@
+"""The isolated engine: a submission's cells run in a sandbox, its tests run elsewhere.
+
+For the lesson that is being graded there are two processes beside this one: the examiner (examiner.py), and
+in the sandbox the student's (student.py). Both are started once, and fork for each submission.
+"""
+
+import copy
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import nbformat
+from nbgrader.utils import determine_grade
+
+from autograder import wire
+from autograder.course import Course, CourseError
+from autograder.engine import Check, EngineFailure, Mended
+from autograder.lesson import read_lesson
+from autograder.sandbox import Limits
+from autograder.stock import checks_of
+
+READY_WITHIN = 180  # seconds
+MOST_CELLS_OF_TIME = 40  # a submission may take so many times the time limit of a cell
+
+
+class IsolatedEngine:
+    """Grades in tier 3. source: the course's source folder; timeout: seconds that one cell may take."""
+
+    name = "isolated"
+    tier = 3
+
+    def __init__(self, source: Path | str, timeout: int = 30, limits: Limits | None = None):
+        self.source = Path(source)
+        self.timeout = timeout
+        self.limits = limits or Limits()
+        self.examiner = None
+
+    def grade(self, submission: Mended) -> tuple[list[Check], dict]:
+        """The checks and the graded notebook, as engine.Engine says."""
+        examiner = self._examiner(submission)
+        graded = copy.deepcopy(submission.notebook)
+        steps = _steps(graded, examiner.tests)
+        cells = [step for _, step in steps]
+        outputs = self._ask(examiner, {"seed": submission.seed, "cells": cells})
+        _forget_outputs(graded)
+        for count, ((cell, _), found) in enumerate(zip(steps, outputs, strict=True), 1):
+            cell["execution_count"], cell["outputs"] = count, found
+        notebook = nbformat.from_dict(graded)
+        scores = {
+            cell.metadata.nbgrader["grade_id"]: determine_grade(cell)[0]
+            for cell in notebook.cells
+            if cell.metadata.get("nbgrader", {}).get("grade")
+        }
+        return checks_of(notebook, scores), notebook
+
+    def close(self) -> None:
+        """Ends the processes. Otherwise they end with this one."""
+        if self.examiner is not None:
+            self.examiner.close()
+            self.examiner = None
+
+    def _examiner(self, submission):
+        lesson = submission.lesson, submission.topic
+        if self.examiner is None or self.examiner.lesson != lesson:
+            self.close()
+            path = self.source / submission.lesson / f"{submission.topic}.ipynb"
+            withheld = withheld_by(self.source.parent, submission.topic)
+            self.examiner = _Examiner(lesson, path, withheld, self.tier, self.timeout, self.limits)
+        return self.examiner
+
+    def _ask(self, examiner, request):
+        try:
+            answer = examiner.ask(request, MOST_CELLS_OF_TIME * self.timeout)
+        except (wire.WireError, TimeoutError) as error:
+            said = examiner.said()
+            self.close()
+            raise EngineFailure(f"The examiner ended. {error} {said}".strip()) from None
+        if "failure" in answer:
+            raise EngineFailure(answer["failure"])
+        return answer["outputs"]
+
+
+class LandlockEngine(IsolatedEngine):
+    """The same in tier 2, for machines without user namespaces."""
+
+    tier = 2
+
+
+class OpenEngine(IsolatedEngine):
+    """The same without a sandbox: tests are run apart all the same, and cannot be tampered with."""
+
+    tier = 0
+
+
+def withheld_by(folder: Path, topic: str) -> tuple[str, ...]:
+    """The modules of flowkit that a lesson withholds; none where the folder holds no course of ours."""
+    try:
+        return Course(folder).lesson(topic).withheld
+    except CourseError:
+        return ()
+
+
+class _Examiner:
+    """The examiner's process for one lesson."""
+
+    def __init__(self, lesson, path, withheld, tier, timeout, limits):
+        self.lesson = lesson
+        self.tests = read_lesson(path, lesson[1]).sources
+        self.pipe, far = socket.socketpair()
+        settings = {"source": str(path), "topic": lesson[1], "withheld": withheld, "tier": tier}
+        settings |= {"timeout": timeout, "limits": asdict(limits)}
+        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "autograder.examiner", str(far.fileno()), json.dumps(settings)],
+            env={**os.environ, **one, "MPLBACKEND": "agg"},
+            pass_fds=(far.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        far.close()
+        try:
+            wire.receive(self.pipe, time.monotonic() + READY_WITHIN)
+        except (wire.WireError, TimeoutError):
+            said = self.said()
+            self.close()
+            raise EngineFailure(f"The examiner of {lesson[0]} did not start. {said}") from None
+
+    def ask(self, request, seconds):
+        deadline = time.monotonic() + seconds
+        wire.send(self.pipe, wire.pack(request), deadline)
+        return wire.unpack(wire.receive(self.pipe, deadline))
+
+    def said(self):
+        """The last that it wrote to stderr; it is ended for that."""
+        self.process.kill()
+        return self.process.communicate()[1][-2000:].decode(errors="replace").strip()
+
+    def close(self):
+        self.pipe.close()
+        try:
+            self.process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+
+
+def _steps(notebook, tests):
+    """The cells that are run, each with what the examiner is told of it. Tests are the instructor's own."""
+    steps = []
+    for index, cell in enumerate(notebook["cells"]):
+        settings = cell["metadata"].get("nbgrader", {})
+        name = settings.get("grade_id", str(index))
+        if cell["cell_type"] != "code" or "show" in cell["metadata"].get("tags", []):
+            continue
+        if settings.get("grade") and not settings.get("solution"):
+            cell["source"] = tests.get(name, cell["source"])
+            steps.append((cell, {"test": name}))
+        elif cell["source"].strip():
+            steps.append((cell, {"source": cell["source"], "name": name}))
+    return steps
+
+
+def _forget_outputs(notebook):
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"], cell["execution_count"] = [], None

@@ -1,0 +1,109 @@
+"""A lesson's test cells, from the instructor's notebook, compiled; and what it imports."""
+
+import ast
+import builtins
+import dis
+import json
+import re
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+from autograder.build import HIDDEN as MARKERS
+
+_EXERCISE = re.compile(r"(?:\w+\.)?([A-Za-z_]\w*)")
+
+
+@dataclass(frozen=True)
+class Test:
+    """A test cell. names: what it may want of the student's; imports: its import statements."""
+
+    name: str
+    code: types.CodeType
+    hidden: bool
+    names: list[str]
+    imports: list[str]
+    checks: bool  # whether it calls autograder.check, so that every mistake of a student's is an Outcome
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """tests by grade_id; imports: statements of the cells that are given; modules: all that is imported."""
+
+    topic: str
+    tests: dict[str, Test]
+    imports: list[str]
+    modules: list[str]
+    sources: dict[str, str]  # of graded cells that students do not write, by grade_id
+
+
+def read_lesson(source: str | Path, topic: str) -> Lesson:
+    """The lesson in an instructor's notebook. Raises SyntaxError for a test cell that is no Python."""
+    tests, imports, modules, sources = {}, [], [], {}
+    for cell in json.loads(Path(source).read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        text = "".join(cell["source"])
+        settings = cell["metadata"].get("nbgrader", {})
+        shown = "show" in cell["metadata"].get("tags", [])
+        if settings.get("grade") and not settings.get("solution"):
+            test = read_test(settings["grade_id"], text)
+            tests[test.name], sources[test.name] = test, text
+            modules += _modules(test.imports)
+        elif not shown:
+            statements = import_statements(text)
+            imports += [] if settings.get("solution") else statements
+            modules += _modules(statements)
+    return Lesson(topic, tests, imports, list(dict.fromkeys(modules)), sources)
+
+
+def read_test(name: str, source: str) -> Test:
+    code = compile(source, f"<test {name}>", "exec", dont_inherit=True)
+    imports = import_statements(source)
+    checks = any(re.search(r"\bautograder\b.*\bcheck\b", statement) for statement in imports)
+    return Test(name, code, MARKERS[0] in source, _names(code), imports, checks)
+
+
+def import_statements(source: str) -> list[str]:
+    """The import statements at the top level of a cell; none where it is not plain Python."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return []
+    return [
+        ast.unparse(statement) for statement in body if isinstance(statement, (ast.Import, ast.ImportFrom))
+    ]
+
+
+def _modules(statements):
+    """All that these statements may load; names that are no modules among them are found out by trying."""
+    for statement in statements:
+        (node,) = ast.parse(statement).body
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        else:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _names(code):
+    """Names that a test looks up and does not make itself, and the exercises that it names in texts."""
+    looked_up, made, texts = set(), set(), set()
+    _collect(code, looked_up, made, texts)
+    exercises = {match[1] for text in texts if (match := _EXERCISE.fullmatch(text))}
+    ours = {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_NAME"}
+    names = (looked_up | exercises) - ours - made
+    return sorted(name for name in names if not hasattr(builtins, name) and not name.startswith("__"))
+
+
+def _collect(code, looked_up, made, texts):
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_NAME", "LOAD_GLOBAL"):
+            looked_up.add(step.argval)
+        elif step.opname == "STORE_GLOBAL":
+            made.add(step.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, str):
+            texts.add(constant)
+        elif isinstance(constant, types.CodeType):
+            _collect(constant, looked_up, made, texts)

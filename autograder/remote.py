@@ -1,0 +1,345 @@
+"""The examiner's view of a student's process: stand-ins for what the student defined, and calls across.
+
+Arguments and results cross by value. A function or an object of the student's stays where it is; the examiner
+has a stand-in, which is called like the original. What a test gives as an argument travels as well: what can
+be imported over there, by its name; a plain function of the test, as code, so that gradients go through it;
+all other callables are called back.
+"""
+
+import builtins
+import dis
+import functools
+import importlib
+import inspect
+import marshal
+import socket
+import sys
+import tracemalloc
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from autograder import check, draws, student, wire
+from autograder.compare import copied
+
+LIBRARIES = ("builtins", "flowkit", "functools", "math", "numpy", "operator", "torch")
+MOST_ANSWER = 128 * 2**20  # bytes that one call may return
+MOST_TRACED = 2**28
+MOST_CALLBACKS = 100_000
+
+
+class Gone(BaseException):
+    """The student's process is lost: it died, or did not answer in time, or said what is no answer.
+
+    No Exception, so that no check takes it for one of the student's.
+    """
+
+    def __init__(self, kind: str, text: str):
+        super().__init__(text)
+        self.kind, self.text = kind, text
+
+
+class Process:
+    """A student's process, by its connection. deadline: when it has to have answered, by time.monotonic.
+
+    withheld: names of flowkit's modules that the student's process does not have. Whatever goes wrong over
+    there is a Gone; a value that cannot be sent is a WireError.
+    """
+
+    def __init__(self, pipe: socket.socket, seed: str, deadline: float, withheld: tuple[str, ...] = ()):
+        self.pipe = pipe
+        self.deadline = deadline
+        self.withheld = withheld
+        self.printed = ""
+        self.callbacks: list[Callable] = []
+        self.sent = self.marked = None
+        self._ask({"op": "begin", "seed": seed})
+
+    def run(self, source: str, name: str) -> dict:
+        """Runs a cell: what was `printed`, the `value` of its last line as text, and its `error`, or None."""
+        answer = self._ask({"op": "run", "source": source, "name": name})
+        error = answer["error"]
+        return {
+            "printed": _text(answer["printed"]),
+            "value": None if answer["value"] is None else _text(answer["value"]),
+            "error": None
+            if error is None
+            else {key: _text(error[key]) for key in ("kind", "message", "trace")},
+        }
+
+    def do_imports(self, statements: list[str]) -> None:
+        self._ask({"op": "import", "statements": statements})
+
+    def look(self, names: list[str]) -> dict[str, Any]:
+        """What the student has under these names: values, stand-ins, and a function without a body as one."""
+        found = self._ask({"op": "look", "names": names})["found"]
+        return {
+            name: _empty if "empty" in entry else entry["value"]
+            for name, entry in found.items()
+            if name in names
+        }
+
+    def call(self, target: Any, args: tuple, kwargs: dict) -> Any:
+        """Calls a stand-in's original. Arguments that it changes in place are changed here too.
+
+        Raises check.StudentError for what the student's code raises.
+        """
+        blob = wire.pack((args, kwargs), self.describe)
+        request = {"op": "call", "target": target, "blob": blob, "states": self._states()}
+        answer = self._ask({**request, "trace": tracemalloc.is_tracing()})
+        self._note_draws(answer["drew"])
+        if answer["changed"] is not None:
+            _put_back((args, kwargs), wire.unpack(answer["changed"], self._known))
+        for category, message in answer["warned"]:
+            warnings.warn(_text(message), _category(category), stacklevel=3)
+        if 0 < answer["peak"] < MOST_TRACED:
+            bytes(answer["peak"])  # a test that watches the memory sees what the call took over there
+        return self._outcome(answer)
+
+    def get(self, target: Any, name: str) -> Any:
+        answer = self._ask({"op": "get", "target": target, "name": name})
+        error = answer.get("error")
+        if error is not None and error["kind"] == "AttributeError":
+            raise AttributeError(_text(error["message"]))
+        return self._outcome(answer)
+
+    def set(self, target: Any, name: str, value: Any) -> None:
+        self._outcome(self._ask({"op": "set", "target": target, "name": name, "value": value}))
+
+    def special(self, target: Any, name: str, *args: Any) -> Any:
+        return self._outcome(self._ask({"op": "special", "target": target, "name": name, "args": args}))
+
+    def _outcome(self, answer):
+        self.printed += _text(answer.get("printed", ""))
+        error = answer.get("error")
+        if error is None:
+            return answer["value"]
+        line = error["line"] if type(error["line"]) is int else None
+        raise check.StudentError(_text(error["kind"]), _text(error["message"]), line, _text(error["text"]))
+
+    def _ask(self, request):
+        try:
+            wire.send(self.pipe, wire.pack(request, self.describe), self.deadline)
+            for _ in range(MOST_CALLBACKS):
+                answer = wire.unpack(wire.receive(self.pipe, self.deadline, MOST_ANSWER), self._known)
+                if type(answer) is not dict:
+                    raise wire.WireError("This is no answer.")
+                if "callback" not in answer:
+                    return {**_DEFAULTS, **answer}
+                self._call_back(answer)
+            raise wire.WireError("It calls back without end.")
+        except TimeoutError:
+            raise Gone("Timeout", "") from None
+        except (wire.WireError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            if isinstance(error, wire.WireError) and "cannot be sent" in str(error):
+                raise
+            raise Gone("KernelDied", str(error)) from None
+
+    def _call_back(self, answer):
+        function = self.callbacks[answer["callback"]]
+        reply = {"op": "return", "value": None, "error": None}
+        try:
+            reply["value"] = function(*answer["args"], **answer["kwargs"])
+            message = wire.pack(reply, self.describe)
+        except Exception as error:  # the student gave it something that it cannot take
+            message = wire.pack({**reply, "error": f"{type(error).__name__}: {error}"[:1000]})
+        wire.send(self.pipe, message, self.deadline)
+
+    # Random draws: the student's go on from the examiner's states, as they do in one process.
+
+    def _states(self):
+        """None where nothing happened here since the last call; "again" where the states were put back."""
+        now = draws.fingerprint()
+        if now == self.marked:
+            return None
+        self.marked = now
+        if now == self.sent:
+            return "again"
+        self.sent = now
+        return draws.snapshot()
+
+    def _note_draws(self, drew):
+        """After a call that drew, the states here move on too, but never to what the student says."""
+        if drew is True:
+            draws.advance()
+            self.marked = draws.fingerprint()
+
+    # What has no type on the wire.
+
+    def _known(self, name):
+        if "as" in name:
+            return name["as"]
+        if "ellipsis" in name:
+            return Ellipsis
+        place, kind, called = name["handle"], _text(name["type"]), name["callable"]
+        if type(place) is not int or type(called) is not bool:
+            raise wire.WireError("This is no object of the student's.")
+        base = Callable_ if called else Object
+        made = type(kind if kind.isidentifier() else "object", (base,), {})
+        return made(self, place, _text(name["name"]))
+
+    def describe(self, value: Any) -> dict:
+        """The name of a value that has no type on the wire; student._made makes it again. Raises WireError."""
+        if isinstance(value, Object):
+            return {"handle": vars(value)["_place"]}
+        torch = sys.modules.get("torch")
+        if torch and isinstance(value, torch.nn.Parameter):
+            return {"parameter": value.detach().requires_grad_(value.requires_grad)}
+        plain = student.as_plain(value)
+        if plain is not student._MISSING:
+            return {"as": plain}
+        if torch and isinstance(value, torch.Generator):
+            return {"generator": value.get_state()}
+        if torch and isinstance(value, (torch.dtype, torch.device)):
+            return {"ref": ["torch", str(value).removeprefix("torch.")]}
+        if isinstance(value, np.random.Generator):
+            return {"rng": value.bit_generator.state}
+        if isinstance(value, functools.partial):
+            return {"partial": [value.func, value.args, value.keywords]}
+        return self._by_reference(value) or self._by_state(value) or self._as_code(value) or self._back(value)
+
+    def _by_reference(self, value):
+        module, qualified = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+        if isinstance(value, np.ufunc):
+            module, qualified = "numpy", value.__name__
+        if not isinstance(module, str) or not isinstance(qualified, str):
+            return None
+        package, _, rest = module.partition(".")
+        if package not in LIBRARIES or (package == "flowkit" and rest.partition(".")[0] in self.withheld):
+            return None
+        try:
+            found = functools.reduce(getattr, qualified.split("."), importlib.import_module(module))
+        except (ImportError, AttributeError):
+            return None
+        return {"ref": [module, qualified]} if found is value else None
+
+    def _by_state(self, value):
+        """An object of a class that can be imported over there, by what it holds."""
+        kind = type(value)
+        if isinstance(value, (type, types.FunctionType)) or not self._by_reference(kind):
+            return None
+        return {"object": [kind, dict(vars(value))]} if hasattr(value, "__dict__") else None
+
+    def _as_code(self, value):
+        """A function of the test whose closure and globals are values: a copy does what it does."""
+        if not isinstance(value, types.FunctionType) or (value.__code__.co_freevars and _writes(value)):
+            return None
+        names = {n: value.__globals__[n] for n in _global_names(value.__code__) if n in value.__globals__}
+        names = {n: v for n, v in names.items() if not hasattr(builtins, n)}
+        modules = {n: {"module": v.__name__} for n, v in names.items() if isinstance(v, types.ModuleType)}
+        if value in names.values() or any(not self._is_there(m["module"]) for m in modules.values()):
+            return None
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        if any(isinstance(part, (list, dict, set)) for part in (*cells, *names.values())):
+            return None  # it may note something down there
+        return {
+            "code": marshal.dumps(value.__code__),
+            "globals": {n: v for n, v in names.items() if n not in modules},
+            "modules": {n: m["module"] for n, m in modules.items()},
+            "defaults": value.__defaults__,
+            "kwdefaults": value.__kwdefaults__,
+            "cells": cells,
+        }
+
+    def _is_there(self, module):
+        package, _, rest = module.partition(".")
+        return package in LIBRARIES and not (package == "flowkit" and rest.partition(".")[0] in self.withheld)
+
+    def _back(self, value):
+        if not callable(value):
+            raise wire.WireError(f"A {type(value).__name__} cannot be sent to a student's function.")
+        self.callbacks.append(value)
+        return {"callback": len(self.callbacks) - 1}
+
+
+_DEFAULTS = {"changed": None, "warned": [], "peak": 0, "drew": False, "printed": ""}
+
+
+class Object:
+    """A stand-in for an object of the student's: its attributes and methods are asked for over there."""
+
+    def __init__(self, process: Process, place: int, name: str):
+        vars(self).update(_process=process, _place=place, __name__=name or type(self).__name__)
+
+    def __getattr__(self, name):
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        return self._process.get(self, name)
+
+    def __setattr__(self, name, value):
+        self._process.set(self, name, value)
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __repr__(self):
+        return f"<the student's {type(self).__name__}>"
+
+    def __len__(self):
+        return self._process.special(self, "__len__")
+
+    def __getitem__(self, key):
+        return self._process.special(self, "__getitem__", key)
+
+    def __iter__(self):
+        return iter(self._process.special(self, "__iter__"))
+
+    def __next__(self):
+        try:
+            return self._process.special(self, "__next__")
+        except check.StudentError as error:
+            if error.kind == "StopIteration":
+                raise StopIteration from None
+            raise
+
+
+class Callable_(Object):
+    def __call__(self, *args, **kwargs):
+        return self._process.call(self, args, kwargs)
+
+
+def _empty(*args, **kwargs): ...
+
+
+def _text(value):
+    """Text of the student's, as far as it goes on."""
+    if type(value) is not str:
+        raise wire.WireError("There should be a text.")
+    return value[:20_000]
+
+
+def _category(name):
+    found = getattr(builtins, name, None) if type(name) is str else None
+    return found if inspect.isclass(found) and issubclass(found, Warning) else UserWarning
+
+
+def _put_back(old: Any, new: Any) -> None:
+    """Makes the arrays inside `old` what they are in `new`, as far as the two have one form."""
+    if type(old) is not type(new):
+        return
+    if isinstance(old, np.ndarray) and old.shape == new.shape and old.dtype == new.dtype:
+        if old.flags.writeable:
+            old[...] = new
+    elif type(old).__name__ == "Tensor" and old.shape == new.shape and old.dtype == new.dtype:
+        old.detach().copy_(new.detach())
+    elif isinstance(old, dict):
+        for key in old.keys() & new.keys():
+            _put_back(old[key], new[key])
+    elif isinstance(old, (list, tuple)):
+        for one, other in zip(old, new, strict=False):
+            _put_back(one, other)
+        if isinstance(old, list):
+            old[len(new) :] = copied(new[len(old) :])
+
+
+def _global_names(code: types.CodeType) -> set[str]:
+    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return set(code.co_names).union(*map(_global_names, inner))
+
+
+def _writes(function):
+    """Whether a function may change a variable of the function around it."""
+    return any(step.opname in ("STORE_DEREF", "STORE_GLOBAL") for step in dis.get_instructions(function))

@@ -1,0 +1,339 @@
+"""The student's side of the engine: it runs the cells, and calls what they define when the examiner asks.
+
+    python -m autograder.student CONTROL-DESCRIPTOR SETTINGS-AS-JSON
+
+starts a zygote, inside the sandbox: a process that has the lesson's libraries loaded, one thread, and nothing
+that a student may not see. For each submission it forks a child, which is confined before it reads a byte of
+the submission, and which talks with the examiner through a pipe of its own. The zygote itself runs no
+student's code; when the examiner says so, it kills the child, and waits until nothing of it is left.
+
+Nothing that comes from here is believed: it is output, and values to be compared elsewhere.
+"""
+
+import contextlib
+import functools
+import importlib
+import json
+import marshal
+import os
+import signal
+import socket
+import struct
+import sys
+import tracemalloc
+import types
+import warnings
+
+import numpy as np
+
+from autograder import check, confine, draws, wire
+from autograder.cells import Notebook
+
+START, END = b"S", b"E"
+ENDED = struct.Struct("<i")
+MOST_WARNINGS = 20
+
+
+# The zygote.
+
+
+def main(control: int, settings: dict) -> None:
+    """Warms up, says so, and forks for whoever asks, until the other side is closed."""
+    pipe = socket.socket(fileno=control)
+    warm(settings["modules"])
+    confine.require_one_thread()
+    if settings["read"] is not None:
+        confine.restrict_files(settings["read"], settings["work"])
+    pipe.sendall(START)
+    child = None
+    while True:
+        word, descriptors = _next(pipe)
+        if word == START:
+            child = child or _fork(descriptors[0], settings)
+            os.close(descriptors[0])
+        elif word == END:
+            pipe.sendall(ENDED.pack(_end(child)))
+            child = None
+        else:
+            _end(child)
+            return
+
+
+def _next(pipe):
+    word, descriptors, _, _ = socket.recv_fds(pipe, 1, 1)
+    return word, descriptors
+
+
+def warm(modules: list[str]) -> None:
+    """Loads what the lesson imports, and uses once what is slow when it is first used."""
+    for name in modules:
+        with contextlib.suppress(ImportError):  # then the student's import says so
+            importlib.import_module(name)
+    if "torch" in sys.modules:
+        _warm_torch()
+    if "matplotlib" in sys.modules:
+        importlib.import_module("matplotlib.font_manager")
+    import gc
+
+    gc.collect()
+    gc.freeze()  # the collector would touch, and so copy, all of these pages in each child
+
+
+def _warm_torch():
+    import torch
+
+    torch.set_num_threads(1)
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(3, 2)).sum().backward()
+    optimizer.step()
+    torch.distributions.Normal(0.0, 1.0).log_prob(torch.zeros(1))
+    torch.linalg.slogdet(torch.eye(2))
+    torch.func.vmap(torch.func.jacrev(torch.sin))(torch.ones(2, 2))
+
+
+def _fork(descriptor, settings):
+    child = confine.fork(settings["tier"])
+    if child:
+        return child
+    try:
+        os.dup2(descriptor, 3)
+        os.closerange(4, 2**16)
+        confine.confine(settings)
+        Student(socket.socket(fileno=3)).serve()
+    finally:
+        os._exit(0)
+
+
+def _end(child):
+    """Kills the child, and gives its wait status; where it has a PID namespace, all of that dies with it."""
+    if child is None:
+        return 0
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+# The child.
+
+
+class Student:
+    """Serves one submission. Requests are plain values; each has an `op`, and gets one answer."""
+
+    def __init__(self, pipe: socket.socket):
+        self.pipe = pipe
+        self.notebook = Notebook()
+        self.objects = []  # what the examiner knows by its place here
+        self.places = {}  # id of an object -> its place
+        self.given = {}  # id of an object that came from the examiner -> the object, its name there
+        self.states = None
+
+    def serve(self):
+        """Answers until the examiner is gone."""
+        with contextlib.suppress(wire.WireError):
+            while True:
+                self._answer(self._take())
+
+    def _take(self):
+        return wire.unpack(wire.receive(self.pipe), self._known)
+
+    def _answer(self, request):
+        operation = getattr(self, f"op_{request.pop('op')}")
+        answer = operation(**request)
+        try:
+            message = wire.pack(answer, self._opaque)
+        except wire.WireError as error:
+            message = wire.pack({"error": {**_NOTHING, "kind": "ValueError", "message": str(error)}})
+        wire.send(self.pipe, message)
+
+    def op_begin(self, seed):
+        draws.seed(seed)
+        return {}
+
+    def op_run(self, source, name):
+        value, error = self.notebook.run(source, name)
+        return {"printed": self.notebook.printed.take(), "value": value, "error": error}
+
+    def op_import(self, statements):
+        """The public test's imports, which a notebook would have too. One that fails is left out."""
+        for statement in statements:
+            with contextlib.suppress(BaseException), self.notebook.quietly():
+                exec(statement, self.notebook.namespace)
+        self.notebook.printed.take()
+        return {}
+
+    def op_look(self, names):
+        """What the namespace has under these names; modules aside, which the examiner has its own of."""
+        found = {}
+        for name in names:
+            value = self.notebook.namespace.get(name, _MISSING)
+            if value is not _MISSING and not isinstance(value, types.ModuleType):
+                found[name] = {"empty": True} if check._has_no_body(value) else {"value": value}
+        return {"found": found}
+
+    def op_call(self, target, blob, states, trace):
+        """Calls target(*args, **kwargs). blob: the arguments, packed; what becomes of them is compared with it."""
+        args, kwargs = wire.unpack(blob, self._known)
+        self._set_draws(states)
+        before = draws.fingerprint()
+        with warnings.catch_warnings(record=True) as caught, _traced(trace) as peak:
+            warnings.simplefilter("always")
+            answer = self._try(target, args, kwargs)
+        answer["drew"] = draws.fingerprint() != before
+        answer["peak"] = peak()
+        answer["warned"] = [
+            [w.category.__name__[:100], str(w.message)[:1000]] for w in caught[:MOST_WARNINGS]
+        ]
+        answer["changed"] = self._changed(args, kwargs, blob)
+        return answer
+
+    def op_get(self, target, name):
+        return self._try(getattr, (target, name), {})
+
+    def op_set(self, target, name, value):
+        return {**self._try(setattr, (target, name, value), {}), "value": None}
+
+    def op_special(self, target, name, args):
+        """A special method, such as __len__, looked up on the type as Python does."""
+        return self._try(lambda: getattr(type(target), name)(target, *args), (), {})
+
+    def _try(self, function, args, kwargs):
+        try:
+            with self.notebook.quietly():
+                answer = {"value": function(*args, **kwargs)}
+        except BaseException as error:  # whatever it is, it is the student's
+            answer = {"error": self.notebook.told(error)}
+        answer["printed"] = self.notebook.printed.take()
+        return answer
+
+    def _set_draws(self, states):
+        if states == "again":
+            draws.restore(self.states)
+        elif states is not None:
+            self.states = states
+            draws.restore(states)
+
+    def _changed(self, args, kwargs, blob):
+        try:
+            after = wire.pack((args, kwargs), self._opaque)
+        except wire.WireError:
+            return None
+        return after if after != blob else None
+
+    # What has no type on the wire.
+
+    def _opaque(self, value):
+        if id(value) in self.given:
+            return self.given[id(value)][1]
+        if value is Ellipsis:
+            return {"ellipsis": True}
+        plain = as_plain(value)
+        if plain is not _MISSING:
+            return {"as": plain}
+        if id(value) not in self.places:
+            self.places[id(value)] = len(self.objects)
+            self.objects.append(value)
+        return {
+            "handle": self.places[id(value)],
+            "type": type(value).__name__[:60],
+            "name": str(getattr(value, "__name__", ""))[:60] if isinstance(value, _NAMED) else "",
+            "callable": callable(value),
+        }
+
+    def _known(self, name):
+        if "handle" in name:
+            return self.objects[name["handle"]]
+        if "as" in name:
+            return name["as"]
+        value = _made(name, self)
+        self.given[id(value)] = value, name
+        return value
+
+    def call_back(self, place, /, *args, **kwargs):
+        """Calls a function of the test, over there; while it runs, the examiner may ask for more."""
+        wire.send(self.pipe, wire.pack({"callback": place, "args": args, "kwargs": kwargs}, self._opaque))
+        while True:
+            request = self._take()
+            if request["op"] != "return":
+                self._answer(request)
+            elif request["error"] is not None:
+                raise RuntimeError(request["error"])
+            else:
+                return request["value"]
+
+
+_MISSING = object()
+_NOTHING = {"kind": "", "message": "", "line": None, "text": "", "trace": ""}
+_NAMED = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+
+
+def as_plain(value):
+    """A value of a plain type that is as good as this one of a subclass; _MISSING where there is none."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        plain = np.array(value, dtype=value.dtype.newbyteorder("="), subok=False)
+        return plain if plain.dtype.name in wire.DTYPES and type(plain) is np.ndarray else _MISSING
+    torch = sys.modules.get("torch")
+    if torch and isinstance(value, torch.Tensor):
+        return _plain_tensor(torch, value)
+    for kind in (bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset):
+        if isinstance(value, kind) and type(value) is not kind:
+            return kind(value)
+    return _MISSING
+
+
+def _plain_tensor(torch, value):
+    """A parameter, or another subclass, as a tensor; what is still not plain then is opaque."""
+    if type(value) is torch.Tensor:
+        return _MISSING
+    plain = value.detach().as_subclass(torch.Tensor)
+    return plain.requires_grad_(value.requires_grad) if type(plain) is torch.Tensor else _MISSING
+
+
+def _made(name, student):
+    """An object that the examiner described: see examiner.describe."""
+    match name:
+        case {"ref": [module, qualified]}:
+            return functools.reduce(getattr, qualified.split("."), importlib.import_module(module))
+        case {"partial": [function, args, kwargs]}:
+            return functools.partial(function, *args, **kwargs)
+        case {"parameter": tensor}:
+            return sys.modules["torch"].nn.Parameter(tensor.detach(), tensor.requires_grad)
+        case {"object": [kind, state]}:
+            value = object.__new__(kind)
+            value.__dict__.update(state)
+            return value
+        case {"generator": state}:
+            return sys.modules["torch"].Generator().set_state(state)
+        case {"rng": state}:
+            rng = np.random.default_rng()
+            rng.bit_generator.state = state
+            return rng
+        case {"code": code, "globals": names, "modules": modules, "cells": cells}:
+            names = {"__builtins__": __builtins__, "__name__": "test", **names}
+            names |= {alias: importlib.import_module(module) for alias, module in modules.items()}
+            closure = tuple(types.CellType(cell) for cell in cells)
+            function = types.FunctionType(marshal.loads(code), names, None, name["defaults"], closure)
+            function.__kwdefaults__ = name["kwdefaults"]
+            return function
+        case {"callback": place}:
+            return functools.partial(student.call_back, place)
+    raise wire.WireError("The examiner named something that is not known here.")
+
+
+@contextlib.contextmanager
+def _traced(wanted):
+    """Gives a function that says how much memory was allocated inside, in bytes; 0 where it is not wanted."""
+    if not wanted:
+        yield lambda: 0
+        return
+    tracemalloc.start()
+    peaks = []
+    try:
+        yield lambda: peaks[0]
+    finally:
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), json.loads(sys.argv[2]))
