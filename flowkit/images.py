@@ -95,6 +95,10 @@ class PerPixel(Bijection):
     The Jacobian has one C x C block for each pixel. Where f is linear, the blocks are equal and the sum is
     H W times the log-det of one. Around ActNorm, statistics are over all pixels of the batch.
     Cost: H W times that of f. Parameters: those of f. Raises ValueError if x does not have C H W dimensions.
+
+    >>> from flowkit.elementwise import LeakyReLU
+    >>> PerPixel((2, 1, 3), LeakyReLU(0.5)).forward(-torch.ones(6))[1].exp().item()      # (1/2)^6
+    0.015625
     """
 
     def __init__(self, shape: Shape, f: Bijection):
@@ -158,6 +162,10 @@ class ConvConditioner(nn.Module):
     Cost: O((9 C hidden + hidden^2 + 9 hidden C size) H W) a point. Channels of which nothing is kept
     are not read, and those of which nothing moves are not computed.
     Kingma and Dhariwal 2018 (Glow), section 3.3 and appendix B, has 512 hidden channels.
+
+    >>> shape = (2, 4, 4)
+    >>> ConvConditioner(channel_mask(shape), shape, size=3)(torch.zeros(5, 16)).shape
+    torch.Size([5, 48])
     """
 
     place: Tensor
