@@ -31,6 +31,7 @@ from flowkit.normalization import ActNorm, BatchNorm
 from flowkit.ode import integrate
 from flowkit.pixels import PixelHistogram, PixelLogit
 from flowkit.planar import Planar, Radial, Sylvester
+from flowkit.posteriors import Amortized, gated, iaf_flow, planar_flow
 from flowkit.residual import residual_stack
 from flowkit.splines import Elementwise, linear, quadratic, rational_quadratic
 
@@ -159,6 +160,14 @@ BIJECTIONS = {
         partial(MAF, hidden=(8,), context_dim=3, activation=torch.nn.Tanh), SMALL, context=3
     ),
     "iaf": Row(partial(IAF, hidden=(8,), activation=torch.nn.Tanh), SMALL),
+    "gated_iaf": Row(partial(IAF, hidden=(8,), transformer=gated(), activation=torch.nn.Tanh), SMALL),
+    "iaf_posterior_flow": Row(
+        lambda dim: iaf_flow(dim, 2, (8,), context_dim=2, activation=torch.nn.Tanh), SMALL, context=2
+    ),
+    "planar_posterior_flow": Row(lambda dim: planar_flow(dim, 1, context_dim=3), SMALL[1:], context=3),
+    "amortized_sylvester": Row(
+        lambda dim: Amortized(Sylvester(dim, min(dim, 2)), context_dim=2), (1,), context=2
+    ),
     "maf_stack": Row(partial(maf_stack, layers=2, hidden=(8,), activation=torch.nn.Tanh), SMALL),
     "glow_like": Row(glow_like, SMALL[1:]),
     "batch_norm": Row(lambda dim: BatchNorm(dim).eval()),
