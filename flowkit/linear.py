@@ -171,6 +171,11 @@ class PLU(Bijection):
         layer.order.copy_(permutation.argmax(1))
         return layer
 
+    def matrix(self) -> Tensor:
+        """P L U, (D, D). O(D^3)."""
+        lower, upper = self.factors()
+        return (lower @ upper).index_select(0, self.order)
+
     def factors(self) -> tuple[Tensor, Tensor]:
         """L and U, each (D, D)."""
         lower = self.weight.tril(-1) + torch.eye(len(self.bias)).to(self.weight)

@@ -17,7 +17,7 @@ from flowkit.glow import (
     interpolate,
     sample_at,
 )
-from flowkit.images import Split, squeeze
+from flowkit.images import PerPixel, Split, squeeze
 from flowkit.linear import Dense
 
 
@@ -38,12 +38,6 @@ def close(a, b):
     torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def weight(f):
-    """W = P L U of a Conv1x1."""
-    lower, upper = f.f.factors()
-    return (lower @ upper)[f.f.order]
-
-
 SHAPE = (3, 4, 5)
 
 
@@ -51,14 +45,21 @@ def test_the_1x1_convolution_is_torchs_and_its_log_det_has_a_factor_of_all_pixel
     f = stir(Conv1x1(SHAPE))
     x = randn(6, 60)
     z, log_det = f.forward(x)
-    image = torch.nn.functional.conv2d(x.unflatten(1, SHAPE), weight(f)[..., None, None], f.f.bias)
+    image = torch.nn.functional.conv2d(x.unflatten(1, SHAPE), f.plu.matrix()[..., None, None], f.plu.bias)
     close(z, image.flatten(1))
-    close(log_det, 20 * torch.linalg.slogdet(weight(f)).logabsdet.expand(6))
+    close(log_det, 20 * torch.linalg.slogdet(f.plu.matrix()).logabsdet.expand(6))
+
+
+def test_the_1x1_convolution_is_one_linear_map_on_each_pixel():
+    f = stir(Conv1x1(SHAPE))
+    x = randn(2, 6, 60)
+    for way in ("forward", "inverse"):
+        close(getattr(f, way)(x), getattr(PerPixel(SHAPE, f.plu), way)(x))
 
 
 def test_the_1x1_convolution_starts_as_an_orthogonal_matrix():
     torch.manual_seed(0)
-    w = weight(Conv1x1((8, 2, 2)))
+    w = Conv1x1((8, 2, 2)).plu.matrix()
     torch.testing.assert_close(w @ w.mT, torch.eye(8), rtol=0, atol=1e-5)
     assert (w.abs() > 0.01).sum() > 40  # it mixes
 
@@ -72,11 +73,11 @@ def test_the_1x1_convolution_agrees_with_nflows():
     f = Conv1x1(SHAPE).double()
     permutation = peer.permutation._permutation
     with torch.no_grad():  # theirs is z = L U P x + b, ours P L U x + b: compare behind their permutation
-        f.f.weight.copy_(lower.tril(-1) + upper.triu(1))
-        f.f.log_diagonal.copy_(upper.diagonal().log())
-        f.f.bias.copy_(peer.bias)
-        f.f.sign.fill_(1)
-        f.f.order.copy_(torch.arange(3))
+        f.plu.weight.copy_(lower.tril(-1) + upper.triu(1))
+        f.plu.log_diagonal.copy_(upper.diagonal().log())
+        f.plu.bias.copy_(peer.bias)
+        f.plu.sign.fill_(1)
+        f.plu.order.copy_(torch.arange(3))
     x = randn(6, *SHAPE, seed=1)
     z, log_det = f.forward(x[:, permutation].flatten(1))
     expected, expected_log_det = peer(x)
@@ -87,14 +88,14 @@ def test_the_1x1_convolution_agrees_with_nflows():
 def test_the_1x1_convolution_agrees_with_normflows():
     peer = pytest.importorskip("normflows").flows.Invertible1x1Conv(3, use_lu=True).double()
     f = stir(Conv1x1(SHAPE))
-    lower, upper = f.f.factors()
+    lower, upper = f.plu.factors()
     with torch.no_grad():
-        f.f.bias.zero_()
-        peer.P.copy_(torch.eye(3).double()[f.f.order])
+        f.plu.bias.zero_()
+        peer.P.copy_(torch.eye(3).double()[f.plu.order])
         peer.L.copy_(lower)
         peer.U.copy_(upper.triu(1))
-        peer.log_S.copy_(f.f.log_diagonal)
-        peer.sign_S.copy_(f.f.sign)
+        peer.log_S.copy_(f.plu.log_diagonal)
+        peer.sign_S.copy_(f.plu.sign)
     x = randn(6, 60, seed=1)
     expected, expected_log_det = peer.inverse(x.unflatten(1, SHAPE))  # their inverse normalizes
     z, log_det = f.forward(x)
@@ -117,7 +118,7 @@ def test_a_step_has_three_log_dets():
     y, _ = act_norm.forward(x)
     y, _ = conv.forward(y)
     moved = coupling.forward(y)[1]
-    by_hand = 9 * act_norm.f.log_scale.sum() + 9 * torch.linalg.slogdet(weight(conv)).logabsdet + moved
+    by_hand = 9 * act_norm.f.log_scale.sum() + 9 * torch.linalg.slogdet(conv.plu.matrix()).logabsdet + moved
     close(step.forward(x)[1], by_hand)
 
 

@@ -36,6 +36,7 @@ def test_plu_is_the_matrix_it_was_given(dim):
     a = randn(dim, dim)
     f = PLU.from_matrix(a)
     close(matrix(f, dim), a)
+    close(f.matrix(), a)
     close(f.forward(randn(3, dim))[1], torch.linalg.slogdet(a).logabsdet.expand(3))
 
 
