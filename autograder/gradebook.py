@@ -3,6 +3,7 @@
 SQLite in a file, or PostgreSQL: either way nbgrader and formgrader see what they would have written.
 """
 
+import hashlib
 import os
 import sys
 import time
@@ -21,6 +22,7 @@ from nbgrader.api import (
     Grade,
     Gradebook,
     MissingEntry,
+    Notebook,
     Student,
     SubmittedAssignment,
     SubmittedNotebook,
@@ -68,13 +70,21 @@ _INDEXES = {
     "submitted_assignment": "student_id",
 }
 
-# Which result stands in the gradebook; written in the transaction that applies it.
+# What the writer adds to nbgrader's tables: which result stands in the gradebook, written in the transaction
+# that applies it; and from which source a lesson was registered.
+_OURS = MetaData()
 _APPLIED = Table(
     "autograder_applied",
-    MetaData(),
+    _OURS,
     Column("student", String(128), primary_key=True),
     Column("lesson", String(128), primary_key=True),
     Column("result_key", String(64)),
+)
+_REGISTERED = Table(
+    "autograder_registered",
+    _OURS,
+    Column("lesson", String(128), primary_key=True),
+    Column("source_key", String(64)),
 )
 
 _PAUSES = (0.5, 1, 2, 4, 8)  # seconds between tries, when a server's connection is lost
@@ -164,19 +174,17 @@ class Writer:
         self.book.close()
 
     def register(self, lesson: Lesson) -> None:
-        """Makes the gradebook know the lesson; see the function of the same name."""
+        """Makes the gradebook know the lesson as it is built; see the function of the same name."""
         source = self.course.source / lesson.name / f"{lesson.topic}.ipynb"
-        try:
-            register(self.course.gradebook, lesson.name, lesson.topic, source)
-        except SQLAlchemyError as error:
-            raise _cannot_write(self.course.gradebook, error) from None
-        self.book.db.expire_all()
-        notebook = self.book.find_notebook(lesson.topic, lesson.name)
-        cells = self._transact(_cells, notebook.id)
-        grades = {name: id for name, id, kind in cells if kind in ("GradeCell", "TaskCell")}
-        comments = {name: id for name, id, kind in cells if kind in ("SolutionCell", "TaskCell")}
-        self.lessons[lesson.name] = _Registered(notebook.assignment_id, notebook.id, grades, comments)
-        self.book.db.rollback()
+        key = hashlib.sha256(source.read_bytes()).hexdigest()
+        if self._transact(_source_key, lesson) != key:
+            try:
+                register(self.course.gradebook, lesson.name, lesson.topic, source)
+            except SQLAlchemyError as error:
+                raise _cannot_write(self.course.gradebook, error) from None
+            row = {"lesson": lesson.name, "source_key": key}
+            self._transact(_upsert, _REGISTERED, [row], ("lesson",), ("source_key",))
+        self.lessons[lesson.name] = self._transact(_ids, lesson)
 
     def graded_cells(self, lesson: str) -> set[str]:
         """The names of the cells that a result of this registered lesson gives scores to."""
@@ -280,7 +288,7 @@ def _reason(error):
 
 def _prepare(connection: Connection) -> None:
     """What the writer needs beyond nbgrader's tables; and what is missing where a first run was killed."""
-    _APPLIED.create(connection, checkfirst=True)
+    _OURS.create_all(connection)
     for table, column in _INDEXES.items():
         connection.execute(text(f"CREATE INDEX IF NOT EXISTS autograder_{table} ON {table} ({column})"))
     connection.execute(text("CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL)"))
@@ -319,9 +327,30 @@ def _by_lesson(results) -> list[tuple[str, list[Result]]]:
     return [(lesson, list(group)) for lesson, group in groupby(ordered, lambda result: result.lesson)]
 
 
-def _cells(connection: Connection, notebook: str) -> list:
+def _source_key(connection: Connection, lesson: Lesson) -> str | None:
+    """Of what the lesson was registered from; None where the gradebook does not have it."""
+    key = select(_REGISTERED.c.source_key).where(_REGISTERED.c.lesson == lesson.name)
+    return connection.execute(key).scalar() if _notebook(connection, lesson) else None
+
+
+def _notebook(connection: Connection, lesson: Lesson):
+    found = select(Notebook.assignment_id, Notebook.id).join(
+        Assignment, Assignment.id == Notebook.assignment_id
+    )
+    return connection.execute(
+        found.where(Assignment.name == lesson.name, Notebook.name == lesson.topic)
+    ).first()
+
+
+def _ids(connection: Connection, lesson: Lesson) -> _Registered:
+    assignment, notebook = _notebook(connection, lesson)
     cell = BaseCell.__table__.c
-    return connection.execute(select(cell.name, cell.id, cell.type).where(cell.notebook_id == notebook)).all()
+    cells = connection.execute(
+        select(cell.name, cell.id, cell.type).where(cell.notebook_id == notebook)
+    ).all()
+    grades = {name: id for name, id, kind in cells if kind in ("GradeCell", "TaskCell")}
+    comments = {name: id for name, id, kind in cells if kind in ("SolutionCell", "TaskCell")}
+    return _Registered(assignment, notebook, grades, comments)
 
 
 def _applied(connection: Connection) -> list:
