@@ -57,6 +57,21 @@ def _triangular(rng):
     return lambda: x @ L.T, substitute, lambda: np.log(np.abs(np.diagonal(L))).sum(-1)
 
 
+def _planar(rng):
+    import torch
+
+    from flowkit.planar import Planar, tanh_slope
+
+    with torch.random.fork_rng():
+        torch.manual_seed(int(rng.integers(2**31)))
+        f = Planar(DIM)
+        x, a = torch.randn(BATCH, DIM), torch.randn(BATCH)
+    forward = torch.no_grad()(f.forward)
+    inverse = torch.no_grad()(f.inverse)
+    w, u = f.w.detach(), f.u.detach()
+    return lambda: forward(x), lambda: inverse(x), lambda: tanh_slope(a, 1 + w @ u).log()
+
+
 def _coupling(rng):
     import torch
 
@@ -73,11 +88,28 @@ def _coupling(rng):
     return lambda: forward(x), lambda: inverse(x), lambda: s.sum(-1)
 
 
+def _autoregressive(rng):
+    import torch
+
+    from flowkit.autoregressive import MAF
+
+    with torch.random.fork_rng():
+        torch.manual_seed(int(rng.integers(2**31)))
+        f = MAF(DIM)
+        x = torch.randn(BATCH, DIM)
+    forward = torch.no_grad()(f.forward)
+    inverse = torch.no_grad()(f.inverse)
+    s = torch.zeros(BATCH, DIM)
+    return lambda: forward(x), lambda: inverse(x), lambda: s.sum(-1)
+
+
 ROWS = (
     Row("change_of_variables", "affine, elementwise", ("D", "D", "D"), _elementwise),
     Row("determinants", "dense linear, by LU", ("D²", "D³ once, then D²", "D³ once"), _dense),
     Row("determinants", "triangular linear", ("D²", "D²", "D"), _triangular),
+    Row("planar", "planar", ("D", "D, one root", "D"), _planar),
     Row("coupling", "affine coupling, one net H wide", ("D H", "D H", "D"), _coupling),
+    Row("autoregressive", "MAF, one net H wide", ("D H", "D H, in D steps", "D"), _autoregressive),
 )
 
 
