@@ -26,6 +26,7 @@ _MODULES = {
     "flow",
     "flow_matching",
     "glow",
+    "hamiltonian",
     "images",
     "jacobians",
     "kernels",
@@ -47,6 +48,7 @@ _MODULES = {
     "raster",
     "residual",
     "splines",
+    "stochastic",
     "vae",
     "wavenet",
 }

@@ -167,7 +167,7 @@ class CNF(Bijection):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._flow(z, context, self.time, 0.0)
 
-    def _flow(self, x, context, t0, t1):
+    def _flow(self, x: Tensor, context: Tensor | None, t0: float, t1: float) -> tuple[Tensor, Tensor]:
         """Both directions are one solve: from t1 to t0 the integral of the trace changes its sign."""
         if x.ndim == 0:
             raise ValueError("a CNF takes points of shape (..., D), got a tensor without dimensions")
@@ -185,7 +185,7 @@ class CNF(Bijection):
         self.evaluations = counted.evaluations
         return end
 
-    def _extra(self, x, context):
+    def _extra(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
         """The context as the field's further arguments: one or none."""
         if not self.context_dim:
             return ()

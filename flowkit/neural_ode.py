@@ -6,6 +6,7 @@ one to one: in one dimension it is increasing, and no neural ODE on the line swa
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,9 @@ def adjoint(
 
 class _Adjoint(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, field, solver, times, count, *tensors):
+    def forward(
+        ctx: Any, field: Field, solver: Solver, times: tuple[float, float], count: int, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.field, ctx.solver, ctx.times, ctx.count = field, solver, times, count
         end = tuple(part.clone() for part in solver(field, tensors[:count], *times))
         ctx.save_for_backward(*end, *tensors[count:])
@@ -63,11 +66,11 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *grads):
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         n = ctx.count
         end, parameters = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
 
-        def augmented(t, state):
+        def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             a = state[n : 2 * n]
             with torch.enable_grad():
                 y = tuple(part.detach().requires_grad_() for part in state[:n])

@@ -21,6 +21,7 @@ from flowkit.coupling import (
 )
 from flowkit.elementwise import Affine, LeakyReLU, Logit, Scale, Sigmoid, Softplus, Tanh
 from flowkit.glow import Conv1x1, Glow, GlowStep
+from flowkit.hamiltonian import HamiltonianFlow
 from flowkit.images import PerPixel, Split, Squeeze, checkerboard_mask, conv_coupling
 from flowkit.lab.nets import mlp
 from flowkit.linear import PLU, QR, Dense, Householder, Permutation, Triangular
@@ -205,9 +206,10 @@ BIJECTIONS = {
         IMAGES,
     ),
     "residual": Row(lambda dim: residual_stack(dim, 1, (8,)).eval()),
-    "reversible_stack": Row(lambda dim: residual_stack(dim, 2, (8,), 0.7, reversible=True).eval(), (7,)),
+    "reversible_stack": Row(lambda dim: residual_stack(dim, 1, (8,), 0.5, reversible=True).eval(), (7,)),
     "cnf": Row(gentle_cnf, (2,)),
     "conditional_cnf": Row(partial(gentle_cnf, context_dim=2), (7,), context=2),
+    "hamiltonian": Row(lambda dim: HamiltonianFlow(dim, net(dim // 2, 1), step=0.3, steps=3), (2, 64)),
     "elementwise_rational_quadratic": Row(lambda dim: Elementwise(dim, rational_quadratic())),
     "elementwise_mixture": Row(lambda dim: Elementwise(dim, mixture_cdf(4)), SMALL),
     "linear_spline_stack": Row(lambda dim: coupling_stack(dim, 2, net, linear(bound=3.0)), SMALL[1:]),
