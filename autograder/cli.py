@@ -5,7 +5,7 @@ Modules are imported inside the commands, so that `autograder --help` answers at
 
 import functools
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -142,6 +142,23 @@ def collect(
 
 
 @command
+def doctor():
+    """Say which sandbox this machine has for submissions. Exit status 1 where it has none."""
+    from autograder.doctor import environment, examine
+
+    report = examine()
+    for line in environment():
+        say(line)
+    for number, line in enumerate(report.lines()):
+        say(line, style=None if number else ("green" if report.tier else "red"))
+    if not report.tier:
+        raise typer.Exit(1)
+
+
+Mode = Literal["isolated", "inprocess"]
+
+
+@command
 def grade(
     topics: Topics = None,
     workers: Annotated[int | None, typer.Option(help="Processes side by side. Default: the cores.")] = None,
@@ -155,6 +172,10 @@ def grade(
         ),
     ] = None,
     timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.")] = 30,
+    mode: Annotated[
+        Mode,
+        typer.Option(help="Where tests run; inprocess: with the student's code, which could spoil them."),
+    ] = "isolated",
     course: CourseFolder = Path("course"),
     db: Database = None,
 ):
@@ -164,7 +185,14 @@ def grade(
 
     with progress("Grading") as tell:
         graded = grade(
-            Course(course, db), topics, workers, trust_submissions, timeout, tell, scheduler=scheduler
+            Course(course, db),
+            topics,
+            workers,
+            trust_submissions,
+            timeout,
+            tell,
+            scheduler=scheduler,
+            in_process=mode == "inprocess",
         )
     for student, lesson, reason in graded.failed:
         say(f"no result: {student} {lesson}: {reason}", style="red", error=True)

@@ -2,10 +2,10 @@
 
     python -m autograder.examiner DESCRIPTOR SETTINGS-AS-JSON
 
-starts a zygote for one lesson: it has the lesson's test cells compiled and the reference loaded, and starts the
-student's zygote (sandbox.py). For each submission it forks a child, which has the student's cells run over
-there, runs the test cells here with stand-ins for what the student defined (remote.py), and answers with the
-outputs of every cell. What a test cell says is decided here; what a student's process says is only a value.
+starts a zygote for one lesson: it has the lesson's test cells compiled and the reference loaded, and starts
+the student's zygote (sandbox.py). For each submission it forks a child, which has the student's cells run
+over there, runs the test cells here with stand-ins for what the student defined (remote.py), and answers with
+the outputs of every cell. Verdicts are found here; what comes from over there is only ever a value.
 """
 
 import contextlib
@@ -84,6 +84,7 @@ class Submission:
     def __init__(self, lesson: Lesson, student: Zygote, settings: dict, seed: str):
         self.lesson, self.student, self.seed = lesson, student, seed
         self.timeout, self.withheld = settings["timeout"], tuple(settings["withheld"])
+        self.in_process = settings["in_process"]
         self.process = None
         self.starts = 0
         self.done = []  # what a new process has to do again: cells, and imports of public tests
@@ -160,6 +161,18 @@ class Submission:
         test = self.lesson.tests.get(name)
         if test is None:
             raise EngineFailure(f"The instructor's notebook has no test cell {name}. Run: autograder build")
+        return self._test_there(test) if self.in_process else self._test_here(test)
+
+    def _test_there(self, test):
+        """In the student's process, which is then told the seed too."""
+        try:
+            process = self._living()
+            process.environ({check.SEED: self.seed, check.HIDDEN: "1" if test.hidden else ""})
+            return self._run_there(process, {"source": self.lesson.sources[test.name], "name": test.name})
+        except remote.Gone as gone:
+            return [self._lost(gone)]
+
+    def _test_here(self, test):
         printed = io.StringIO()
         os.environ[check.HIDDEN] = "1" if test.hidden else ""
         try:
@@ -177,9 +190,7 @@ class Submission:
         except remote.Gone as gone:
             return [*_printed(printed.getvalue()), self._lost(gone)]
         except _Stuck:
-            raise EngineFailure(
-                f"The test cell {name} did not end, and it was not the student's code."
-            ) from None
+            raise EngineFailure(f"The test cell {test.name} did not end, by its own fault.") from None
         except BaseException as error:
             fault = self._fault(test, error)
         there = "" if test.hidden else self.process.printed

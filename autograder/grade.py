@@ -34,7 +34,8 @@ VERSION = "1"  # raise it when the same submission would be graded differently
 TIMEOUT = 30  # seconds a cell
 
 NO_SANDBOX = """\
-Nothing was graded: submissions are programs, and this version has no sandbox to run them in (tier 0).
+Nothing was graded: submissions are programs, and this machine has no sandbox to run them in (tier 0).
+`autograder doctor` says what is missing.
 Without one, a submission runs with your rights: it can read and change your files, other students' work,
 the hidden tests and the gradebook, and it can use the network.
 If you trust everybody who handed in, or if this is a machine that holds nothing else, say so:
@@ -71,16 +72,20 @@ def grade(
     say: Callable[[int, int, str], None] = lambda done, of, what: None,
     engine: type[Engine] | None = None,
     scheduler=None,
+    in_process: bool = False,
 ) -> Graded:
     """Grades what is new or changed in the lessons `topics` (all when none), in `count` processes
     (default: the cores), or on the machines of a Dask `scheduler`: its address, or a connected Client.
 
-    `say(done, of, what)` is told of each submission. Raises CourseError without `trust`, when another run
+    in_process runs the tests in the student's process, for tests that need it; a submission can then tamper
+    with them. `say(done, of, what)` is told of each submission.
+
+    Raises CourseError without `trust`, when another run
     is at work on this course, when a lesson that has submissions is not built, when the engine or the
     cluster cannot be used, and when the disk or the gradebook cannot be written. What was graded by then
     is kept, and the next run goes on from there.
     """
-    engine = engine or _best_engine()
+    engine = engine or _best_engine(in_process)
     if engine.tier == 0 and not trust:
         raise CourseError(NO_SANDBOX)
     with _said_plainly(), _alone(course), Writer(course) as writer:
@@ -126,10 +131,16 @@ def _said_plainly():
         ) from error
 
 
-def _best_engine():
-    from autograder.stock import NbgraderEngine
+def _best_engine(in_process=False):
+    """The engine of the best sandbox here; nbgrader's own where the isolated one does not run."""
+    from autograder import doctor
 
-    return NbgraderEngine
+    tier = doctor.examine().tier
+    if tier == 0 and not doctor.can_isolate():
+        from autograder.stock import NbgraderEngine
+
+        return NbgraderEngine
+    return doctor.engine_of(tier, in_process)
 
 
 class Keeper:

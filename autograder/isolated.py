@@ -33,6 +33,7 @@ class IsolatedEngine:
 
     name = "isolated"
     tier = 3
+    in_process = False
 
     def __init__(self, source: Path | str, timeout: int = 30, limits: Limits | None = None):
         self.source = Path(source)
@@ -70,7 +71,9 @@ class IsolatedEngine:
             self.close()
             path = self.source / submission.lesson / f"{submission.topic}.ipynb"
             withheld = withheld_by(self.source.parent, submission.topic)
-            self.examiner = _Examiner(lesson, path, withheld, self.tier, self.timeout, self.limits)
+            settings = {"tier": self.tier, "in_process": self.in_process, "withheld": withheld}
+            settings |= {"timeout": self.timeout, "limits": asdict(self.limits)}
+            self.examiner = _Examiner(lesson, path, settings)
         return self.examiner
 
     def _ask(self, examiner, request):
@@ -97,6 +100,29 @@ class OpenEngine(IsolatedEngine):
     tier = 0
 
 
+class InProcess(IsolatedEngine):
+    """In the sandbox too, but tests run in the student's process, as they do in a notebook.
+
+    For courses whose tests need the student's namespace. A submission cannot get out, but it can read and
+    change the tests that it is graded by.
+    """
+
+    name = "in-process"
+    in_process = True
+
+
+class InProcessLandlock(InProcess):
+    """The same in tier 2."""
+
+    tier = 2
+
+
+class InProcessOpen(InProcess):
+    """The same without a sandbox."""
+
+    tier = 0
+
+
 def withheld_by(folder: Path, topic: str) -> tuple[str, ...]:
     """The modules of flowkit that a lesson withholds; none where the folder holds no course of ours."""
     try:
@@ -108,12 +134,11 @@ def withheld_by(folder: Path, topic: str) -> tuple[str, ...]:
 class _Examiner:
     """The examiner's process for one lesson."""
 
-    def __init__(self, lesson, path, withheld, tier, timeout, limits):
+    def __init__(self, lesson, path, settings):
         self.lesson = lesson
         self.tests = read_lesson(path, lesson[1]).sources
         self.pipe, far = socket.socketpair()
-        settings = {"source": str(path), "topic": lesson[1], "withheld": withheld, "tier": tier}
-        settings |= {"timeout": timeout, "limits": asdict(limits)}
+        settings = {**settings, "source": str(path), "topic": lesson[1]}
         one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "autograder.examiner", str(far.fileno()), json.dumps(settings)],

@@ -73,6 +73,10 @@ class Process:
     def do_imports(self, statements: list[str]) -> None:
         self._ask({"op": "import", "statements": statements})
 
+    def environ(self, variables: dict[str, str]) -> None:
+        """Sets environment variables over there."""
+        self._ask({"op": "environ", "variables": variables})
+
     def look(self, names: list[str]) -> dict[str, Any]:
         """What the student has under these names: values, stand-ins, and a function without a body as one."""
         found = self._ask({"op": "look", "names": names})["found"]
@@ -182,7 +186,7 @@ class Process:
         return made(self, place, _text(name["name"]))
 
     def describe(self, value: Any) -> dict:
-        """The name of a value that has no type on the wire; student._made makes it again. Raises WireError."""
+        """The name of a value that has no type on the wire, for student._made. Raises WireError."""
         if isinstance(value, Object):
             return {"handle": vars(value)["_place"]}
         torch = sys.modules.get("torch")

@@ -82,7 +82,7 @@ def _left_out(at, names, withheld):
 class Zygote:
     """A student's zygote, started at one of the tiers. It grades one submission at a time.
 
-    Use `start` for a connection to a new student's process, and `end` to do away with it. Raises SandboxError.
+    `start` gives a connection to a new student's process, and `end` does away with it. Raises SandboxError.
     """
 
     def __init__(self, tier: int, withheld: tuple[str, ...], modules: list[str], limits: Limits):
@@ -94,7 +94,7 @@ class Zygote:
         work = root / "work"
         work.mkdir()
         self.control, far = socket.socketpair()
-        self.complaints = tempfile.TemporaryFile()
+        self.complaints = tempfile.TemporaryFile()  # noqa: SIM115
         command, environment, prepare = self._command(far.fileno(), code, work, modules, limits)
         self.process = subprocess.Popen(
             command,
@@ -197,7 +197,7 @@ def _installation():
 
 
 def _masks(code):
-    """Folders below the installation that are covered up: our own packages, where they are installed there."""
+    """Our own packages, where they are installed among the others: they are covered up."""
     packages = [Path(module.__file__).resolve().parent for module in (autograder, flowkit)]
     inside = [p for p in packages if any(root in p.parents for root in _installation())]
     return [str(path) for path in inside]
@@ -244,10 +244,10 @@ def _nobody():
 
 
 def _as_nobody(user, places, masks, work):
-    """The command, and what the child does before it: as root it shows the folders to a user without rights.
+    """The command, and what the child does before it: root shows the folders to a user without rights.
 
-    Folders that only root may enter are mounted where that user can reach them, in a mount namespace that goes
-    with the child.
+    Folders that only root may enter are mounted where that user can reach them, in a mount namespace that
+    goes with the child.
     """
     staged = {str(work / str(n)): (source, inside) for n, (source, inside) in enumerate(places.items())}
 

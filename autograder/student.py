@@ -42,6 +42,7 @@ def main(control: int, settings: dict) -> None:
     pipe = socket.socket(fileno=control)
     warm(settings["modules"])
     confine.require_one_thread()
+    settings["limits"]["memory"] += confine.memory_taken()
     if settings["read"] is not None:
         confine.restrict_files(settings["read"], settings["work"])
     pipe.sendall(START)
@@ -162,6 +163,10 @@ class Student:
         self.notebook.printed.take()
         return {}
 
+    def op_environ(self, variables):
+        os.environ.update(variables)
+        return {}
+
     def op_look(self, names):
         """What the namespace has under these names; modules aside, which the examiner has its own of."""
         found = {}
@@ -172,7 +177,7 @@ class Student:
         return {"found": found}
 
     def op_call(self, target, blob, states, trace):
-        """Calls target(*args, **kwargs). blob: the arguments, packed; what becomes of them is compared with it."""
+        """Calls target(*args, **kwargs). blob: the arguments, packed, as they were before the call."""
         args, kwargs = wire.unpack(blob, self._known)
         self._set_draws(states)
         before = draws.fingerprint()
