@@ -25,9 +25,9 @@ class Conv1x1(Bijection):
 
     forward   z[:, i, j] = W x[:, i, j] + b            log abs det dz/dx =  H W log abs det W
     inverse   x[:, i, j] = W^-1 (z[:, i, j] - b)       log abs det dx/dz = -H W log abs det W
-    W = P L U, kept as its factors: log abs det W is the sum of C numbers, and x is found by substitution.
+    W = P L U, kept as its factors: log abs det W is the sum of C numbers, W^-1 comes by substitution.
     It is PerPixel(shape, PLU(C)), without the copies that bring the channels of a pixel side by side.
-    Cost: O(C^2 H W) a point for z and for x, O(C^3) once for W, O(C) for the log-dets.
+    Cost: O(C^2 H W) a point for z and for x, O(C^3) once for W or W^-1, O(C) for the log-dets.
     Parameters: those of plu, PLU(C); W starts as a random rotation or reflection, from torch's generator.
     Raises ValueError if x does not have C H W dimensions. Kingma and Dhariwal 2018 (Glow), section 3.2.
 
@@ -48,9 +48,10 @@ class Conv1x1(Bijection):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         lower, upper = self.plu.factors()
-        y = (self._columns(z) - self.plu.bias[:, None]).index_select(-2, self.plu.order.argsort())
-        y = torch.linalg.solve_triangular(lower, y, upper=False, unitriangular=True)
-        x = torch.linalg.solve_triangular(upper, y, upper=True)
+        permutation = torch.eye(len(lower)).to(lower)[self.plu.order]
+        half = torch.linalg.solve_triangular(lower, permutation.mT, upper=False, unitriangular=True)
+        back = torch.linalg.solve_triangular(upper, half, upper=True)  # U^-1 L^-1 P'
+        x = back @ (self._columns(z) - self.plu.bias[:, None])
         return x.flatten(-2), -self._log_det().expand(z.shape[:-1])
 
     def _columns(self, x: Tensor) -> Tensor:
