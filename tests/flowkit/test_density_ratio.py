@@ -9,6 +9,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from flowkit.density_ratio import (
     ClassifierRatio,
+    Diagnosis,
     classification_loss,
     diagnose,
     fit_ratio,
@@ -242,6 +243,15 @@ def test_a_forgotten_prior_is_seen_in_the_masses():
     assert wrong.mass_q == pytest.approx(3, rel=0.05)
     assert wrong.mass_p == pytest.approx(1 / 3, rel=0.05)
     assert not wrong.trustworthy
+
+
+@pytest.mark.parametrize(
+    "changed", [{"mass_q": 1.3}, {"mass_p": 0.7}, {"effective": 0.05}, {"accuracy": 0.99}]
+)
+def test_each_sign_alone_is_enough_for_distrust(changed):
+    good = Diagnosis(mass_q=1.1, mass_p=0.9, effective=0.5, accuracy=0.6, js_share=0.1)
+    assert good.trustworthy
+    assert not good._replace(**changed).trustworthy
 
 
 def test_a_single_point_is_one_effective_point():
