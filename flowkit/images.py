@@ -161,7 +161,7 @@ class ConvConditioner(nn.Module):
     mask: (C * H * W,) bool, that of the coupling; size: parameters for each element that moves.
     Cost: O((9 C hidden + hidden^2 + 9 hidden C size) H W) a point. Channels of which nothing is kept
     are not read, and those of which nothing moves are not computed.
-    Kingma and Dhariwal 2018 (Glow), section 3.3 and appendix B, has 512 hidden channels.
+    Kingma and Dhariwal 2018 (Glow), section 3.3; theirs has 512 hidden channels.
 
     >>> shape = (2, 4, 4)
     >>> ConvConditioner(channel_mask(shape), shape, size=3)(torch.zeros(5, 16)).shape

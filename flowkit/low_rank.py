@@ -17,7 +17,7 @@ def low_rank_log_det(log_diagonal: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
     log_diagonal s: (D,); u and v: (D, r). Returns a scalar, minus infinity for a singular matrix.
     Cost: O(D r^2 + r^3), where the dense determinant takes O(D^3). Harville 1997 (Matrix algebra from a
-    statistician's perspective), section 18.1.
+    statistician's perspective), chapter 18.
 
     >>> u, v = torch.ones(3, 1), torch.ones(3, 1)
     >>> round(low_rank_log_det(torch.zeros(3), u, v).exp().item(), 4)        # det(I + u v') = 1 + v.u

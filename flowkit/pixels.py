@@ -64,14 +64,15 @@ class PixelLogit(Bijection):
     forward   z = log p - log(1 - p)                         log abs det dz/dx = sum of l(z_i)
     inverse   x = levels (sigmoid(z) - alpha) / (1 - 2 alpha)    log abs det dx/dz = -sum of l(z_i)
               l(z) = log((1 - 2 alpha) / levels) - log sigmoid(z) - log sigmoid(-z)
-    Three Jacobian terms: the division by levels, the squeezing by 1 - 2 alpha, and the logit. Each left out
-    changes the bits per dimension, by log2(levels), by log2(1 - 2 alpha), and by most of the rest.
+    Three Jacobian terms: the division by levels, the squeezing by 1 - 2 alpha, and the logit. Left out, the
+    first changes the bits per dimension by log2(levels), the second by log2(1 - 2 alpha), and the third by
+    the mean over the data of log2 of the logit's slope.
     Domain: p in (0, 1), that is x from -levels alpha / (1 - 2 alpha) to levels (1 - alpha) / (1 - 2 alpha).
     It holds [0, levels) with a margin, so black and white pixels stay finite. What mass a flow puts into
     the margin is lost to the pixels, and its samples there are for `quantize`. Where x would round to an end
     of the domain it stays inside; the log-det, computed from z, is right all along.
     Cost: O(D) for each. No parameters. Raises ValueError unless levels > 0 and 0 <= alpha < 1/2.
-    Dinh et al. 2017 (RealNVP), section 4.1, which takes alpha = 0.05.
+    Dinh et al. 2017 (RealNVP), section 4.1, with alpha = 0.05; Papamakarios et al. 2017 (MAF), in this form.
 
     >>> f = PixelLogit(levels=16)
     >>> z, log_det = f.forward(torch.tensor([8.0]))
