@@ -52,7 +52,7 @@ def langevin(score: Score, x: Tensor, step: float, steps: int, generator: Genera
     """
     points = []
     for _ in range(steps):
-        x = x + step * score(x) + (2 * step) ** 0.5 * noise_like(x, generator)
+        x = (x + step * score(x)).detach() + (2 * step) ** 0.5 * noise_like(x, generator)
         points.append(x)
     return torch.stack(points)
 
@@ -120,9 +120,10 @@ def fokker_planck_matrix(potential: Tensor, width: float) -> Tensor:
 
     potential: U at the centres of n cells of one width. Between neighbours flows, to the right,
         (B(w) p_i - B(-w) p_(i+1)) / width,  w = U_(i+1) - U_i,  B(w) = w / (exp(w) - 1)
-    which is exact for a constant flux (Scharfetter and Gummel 1969; Chang and Cooper 1970). Nothing crosses
-    the ends. So the columns of L sum to 0, mass stays; off the diagonal nothing is negative, so p stays
-    positive; and exp(-U) is stationary exactly. Error O(width^2) otherwise.
+    which is exact where the flux is constant and U linear between the centres (Scharfetter and Gummel 1969;
+    Chang and Cooper 1970). Nothing crosses the ends. So the columns of L sum to 0, mass stays; off the
+    diagonal nothing is negative, so p stays positive; and exp(-U) is stationary exactly. The error is
+    otherwise O(width^2).
 
     >>> fokker_planck_matrix(torch.zeros(3), 1.0)
     tensor([[-1.,  1.,  0.],

@@ -281,6 +281,16 @@ def test_the_adjoint_gives_the_gradient_of_autograd(solver):
     assert (rough[0] - want[0]).abs().max() > 1e-3  # the comparison can fail
 
 
+def test_adaptive_steps_are_differentiable_and_serve_the_adjoint():
+    def by_dormand_prince(field, y, t0, t1):
+        return dormand_prince(field, y, t0, t1, 1e-9, 1e-9).y
+
+    w, y = tensor(0.7).requires_grad_(), tensor(2.0)
+    for solver in (by_dormand_prince, partial(adjoint, solver=by_dormand_prince, parameters=[w])):
+        end = solver(lambda t, y: w * y, y, 0.0, 3.0)
+        close(torch.autograd.grad(end.sum(), w)[0], 6 * torch.exp(3 * w), 1e-6)
+
+
 def test_the_adjoint_of_an_exponential_in_closed_form():
     w, y = tensor(0.7).requires_grad_(), tensor(2.0).requires_grad_()
     end = adjoint(lambda t, y: w * t * y, y, 1.0, 3.0, partial(integrate, steps=100), [w])

@@ -77,6 +77,11 @@ def test_one_langevin_step_by_hand_and_seeds():
     close(langevin(lambda x: -x, x, 0.1, 5, seeded(1)), langevin(lambda x: -x, x, 0.1, 5, seeded(1)))
 
 
+def test_langevin_keeps_no_graph_of_a_trained_score():
+    score = torch.nn.Linear(2, 2)
+    assert not langevin(score, torch.ones(4, 2), 0.1, 3, seeded()).requires_grad
+
+
 def test_langevin_runs_away_beyond_two_and_mala_does_not():
     x = torch.zeros(10, 1, dtype=torch.float64)
     assert langevin(lambda x: -x, x, 2.5, 200, seeded())[-1].abs().max() > 1e10
