@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,12 +130,14 @@ def register(db: str, lesson: str, topic: str, source: Path) -> None:
 
 
 class _Registered(NamedTuple):
-    """The ids that the gradebook gave a lesson and its cells."""
+    """The ids that the gradebook gave a lesson and its cells, and when the lesson is due."""
 
     assignment: str
     notebook: str
     grades: dict[str, str]  # of graded cells, by name
     comments: dict[str, str]  # of cells that take a comment: answers and tasks
+    due: datetime | None
+    extensions: dict[str, timedelta]  # by student
 
 
 class _Submitted(NamedTuple):
@@ -143,7 +145,7 @@ class _Submitted(NamedTuple):
 
     id: str
     timestamp: datetime | None
-    extension: Any
+    extension: timedelta | None
 
 
 class Writer:
@@ -195,14 +197,14 @@ class Writer:
         return {(student, lesson): key for student, lesson, key in self._transact(_applied)}
 
     def note_lateness(self, results: Sequence[Result]) -> None:
-        """Sets seconds_late of the results: by the gradebook's due dates and extensions."""
-        for lesson, group in _by_lesson(results):
-            known = self.lessons[lesson]
-            due, submitted = self._transact(_deadlines, known, [result.student for result in group])
-            for result in group:
-                found = submitted.get(result.student, _Submitted("", None, None))
-                timestamp = parse_utc(result.timestamp) if result.timestamp else found.timestamp
-                result.seconds_late = _seconds_late(timestamp, due, found.extension)
+        """Sets seconds_late of the results, by the due dates and extensions that stood when the lesson was
+        registered: the gradebook need not be there.
+        """
+        for result in results:
+            known = self.lessons[result.lesson]
+            timestamp = parse_utc(result.timestamp) if result.timestamp else None
+            extension = known.extensions.get(result.student)
+            result.seconds_late = _seconds_late(timestamp, known.due, extension)
 
     def apply(self, results: Sequence[Result]) -> None:
         """Puts results into the gradebook in one transaction, and notes in it that they are there.
@@ -350,7 +352,14 @@ def _ids(connection: Connection, lesson: Lesson) -> _Registered:
     ).all()
     grades = {name: id for name, id, kind in cells if kind in ("GradeCell", "TaskCell")}
     comments = {name: id for name, id, kind in cells if kind in ("SolutionCell", "TaskCell")}
-    return _Registered(assignment, notebook, grades, comments)
+    granted = SubmittedAssignment.__table__.c
+    extensions = connection.execute(
+        select(granted.student_id, granted.extension).where(
+            granted.assignment_id == assignment, granted.extension.isnot(None)
+        )
+    )
+    due = _due(connection, assignment)
+    return _Registered(assignment, notebook, grades, comments, due, dict(extensions.all()))
 
 
 def _applied(connection: Connection) -> list:
@@ -373,14 +382,18 @@ def _add_submissions(connection, known, results) -> None:
 
 def _deadlines(connection, known, students) -> tuple[datetime | None, dict[str, _Submitted]]:
     """When the lesson is due, and what the students handed in, as far as the gradebook knows it."""
-    due = connection.execute(select(Assignment.duedate).where(Assignment.id == known.assignment)).scalar()
     table = SubmittedAssignment.__table__.c
     rows = connection.execute(
         select(table.student_id, table.id, table.timestamp, table.extension).where(
             table.assignment_id == known.assignment, table.student_id.in_(students)
         )
     )
-    return due, {student: _Submitted(*rest) for student, *rest in rows}
+    submitted = {student: _Submitted(*rest) for student, *rest in rows}
+    return _due(connection, known.assignment), submitted
+
+
+def _due(connection, assignment) -> datetime | None:
+    return connection.execute(select(Assignment.duedate).where(Assignment.id == assignment)).scalar()
 
 
 def _seconds_late(timestamp, due, extension) -> float:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from classes import LESSON, built_course, contents, hand_in
+from classes import LESSON, built_course, contents, graded_files, hand_in
 from engines import JOURNAL, PAUSE, QuickEngine
 
 from autograder.course import Course
@@ -195,3 +195,90 @@ def test_fifty_killed_at_random_moments_nothing_is_lost(built, course, runs, tmp
     assert runs.end() == 0
     assert min(killed.values()) > 20
     assert everything(course) == everything(undisturbed(built, course, tmp_path))
+
+
+# What the machine can refuse. The run ends with one line that says what to do, and the next one goes on.
+
+
+def run_in(course: Course, before="", within=(), options=()) -> subprocess.CompletedProcess:
+    """`autograder grade` as a program of its own, after some lines that spoil its world."""
+    program = f"""
+import resource
+from autograder import cli, grade
+from engines import QuickEngine
+grade._best_engine = lambda *_: QuickEngine
+{before}
+cli.app(["grade", "--workers", "1", "--course", {str(course.folder)!r}, *{list(options)}])
+"""
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "COLUMNS": "400"}
+    command = [*within, sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def a_class(course: Course) -> list[str]:
+    students = [f"student{i:02d}" for i in range(40)]
+    for student in students:
+        hand_in(course, student)
+    return students
+
+
+def goes_on(course: Course, students: list[str]) -> None:
+    """A run in a world that is whole again has a result for each."""
+    graded = grade(course, count=1, engine=QuickEngine)
+    assert graded.failed == []
+    assert sorted(contents(course)) == sorted(graded_files(course)) == students
+    assert not list(course.autograded.rglob("*.new"))
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_grow_is_said_and_nothing_is_lost(course):
+    """The journal is what grows: each of its lines is a few kB, and a graded notebook is less than 20 kB."""
+    students = a_class(course)
+    told = run_in(course, "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))")
+    assert told.returncode == 2
+    assert "File too large" in told.stderr or "disk I/O error" in told.stderr
+    assert "Traceback" not in told.stderr
+    goes_on(course, students)
+
+
+def can_mount() -> bool:
+    command = ["unshare", "--user", "--map-root-user", "--mount", "true"]
+    return (
+        shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_mount(), reason="this machine gives no mount namespace (unshare)")
+@pytest.mark.parametrize(("place", "size"), [("autograded", "300k"), ("grading", "20k")])
+def test_a_full_disk_is_said_and_nothing_is_lost(course, place, size):
+    """The folder is on a small disk, whose content is kept when it is full."""
+    students = a_class(course)
+    folder = course.folder / place
+    folder.mkdir(exist_ok=True)
+    small = f'mount -t tmpfs -o size={size} small {folder} && "$@"'
+    script = f"{small}; status=$?; cp -a {folder}/. {folder}.kept; exit $status"
+    within = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh")
+    told = run_in(course, within=within)
+    assert told.returncode == 2
+    assert "No space left on device" in told.stderr
+    assert "What is graded is kept" in told.stderr
+    folder.rmdir()
+    folder.with_name(f"{place}.kept").rename(folder)
+    goes_on(course, students)
+
+
+@pytest.mark.slow
+def test_a_gradebook_that_cannot_be_written_is_said_and_the_journal_keeps_the_results(course):
+    students = a_class(course)
+    goes_on(course, students)
+    for student in students:
+        hand_in(course, student, "pass")
+    file = course.gradebook.removeprefix("sqlite:///")
+    told = run_in(course, options=["--db", f"sqlite:///file:{file}?mode=ro&uri=true"])
+    assert told.returncode == 2
+    assert "readonly database" in told.stderr
+    assert "No result is lost" in told.stderr
+    journal = Journal(journal_path(course))
+    assert any(journal.read(student, LESSON).score == 0.0 for student in students)
+    goes_on(course, students)
