@@ -1,0 +1,68 @@
+"""The numbers that lesson 07 states, on the lesson's own code."""
+
+import builtins
+import math
+import types
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from autograder.answers.planar import not_annealed  # noqa: E402
+from autograder.course import Course  # noqa: E402
+from autograder.master import read_master, solved  # noqa: E402
+from flowkit.energies import ENERGIES  # noqa: E402
+
+COURSE = Course(Path(__file__).parents[2] / "course")
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The names that the solved notebook has at its end."""
+    module = types.ModuleType("__main__")
+    module.__dict__["__builtins__"] = builtins
+    for cell in read_master(COURSE, COURSE.lesson("planar")).cells:
+        if not cell.markdown and cell.kind != "hidden":
+            exec(compile(solved(cell.source), f"07_planar cell {cell.place}", "exec"), module.__dict__)
+    return module
+
+
+@pytest.mark.slow
+def test_both_energies_are_fitted_to_a_tenth_of_a_nat_by_densities_of_mass_one(page):
+    for kl, raised, mass in page.results.values():
+        assert -0.01 < kl <= 0.1
+        assert not raised
+        assert abs(mass - 1) <= 1e-3
+
+
+def kl_to_u1(page, layers):
+    z, log_q = page.cloud, page.base_log_density(page.cloud)
+    for bend in page.usable(layers):
+        z, log_det = page.planar_layer(z, *bend)
+        log_q = log_q - log_det
+    return (log_q - ENERGIES["U1"].log_prob(z)).mean().item()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_from_above_one_arc_annealing_finds_the_other_and_nothing_else_does(page, seed):
+    layers = page.start(24, seed, 2.0)
+    assert kl_to_u1(page, page.fit_energy("U1", layers, 400, 5e-2)) < 0.25
+    assert kl_to_u1(page, not_annealed("U1", layers, 400, 5e-2)) == pytest.approx(math.log(2), abs=0.1)
+
+
+@pytest.mark.slow
+def test_the_example_of_the_constraint(page):
+    bent = page.constrain(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 5.0]))
+    assert bent.tolist() == pytest.approx([-0.153, 5.0], abs=5e-4)
+
+
+@pytest.mark.slow
+def test_u2_between_its_walls_has_the_normalizer_that_is_stated(page):
+    assert page.LOG_Z["U2"] == pytest.approx(2.2002, abs=5e-5)
+    assert page.between_walls == pytest.approx(math.exp(page.LOG_Z["U2"]), rel=1e-9)
+
+
+def test_within_one_of_the_centre_lie_39_of_100_normal_points():
+    assert 1 - math.exp(-0.5) == pytest.approx(0.39, abs=5e-3)
