@@ -119,6 +119,13 @@ def test_hmc_has_the_moments_of_its_target():
     assert chain.acceptance.shape == (1000,)
 
 
+def test_refusals_undo_the_bias_of_large_steps():
+    """Leapfrog alone keeps an ellipse of the wrong width, at h = 1.6 a variance of 1 / (1 - h^2 / 4)."""
+    chain = hmc(normal, randn(2000, 1), 1.6, 2, 150, seeded(1))
+    assert float(chain.points[50:].var()) == pytest.approx(1, abs=0.04)
+    assert 0.5 < float(chain.acceptance.mean()) < 0.95
+
+
 def test_the_force_of_a_potential_is_minus_its_gradient():
     torch.manual_seed(0)
     flow = HamiltonianFlow(4, mlp(2, 1, (8,), torch.nn.Tanh, zero_last=False).double())
