@@ -146,8 +146,8 @@ def adaptive(field: Field, y: State, t0: float, t1: float, rtol: float = 1e-6, a
     """y at t1 by torchdiffeq's Dormand-Prince 5(4): to use. `dormand_prince` is the one to read.
 
     The steps are chosen so that each errs by about atol + rtol |y| at most, in root mean square over the
-    whole batch: so a point's result depends, within the tolerance, on its companions. In float32, rtol
-    below 1e-6 or so is below rounding and the step size underflows. Differentiable, O(steps) memory.
+    whole batch: so a point's result depends, within the tolerance, on its companions. In float32, less
+    than 1e-6 or so costs evaluations and buys only rounding. Differentiable, O(steps) memory.
     Raises AssertionError (torchdiffeq's) when the step size underflows.
 
     >>> adaptive(lambda t, y: -y, torch.tensor(1.0), 0.0, 1.0)

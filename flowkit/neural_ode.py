@@ -97,8 +97,8 @@ class TimeField(nn.Module):
 
     t is a tensor (), or one time for each point. A context, (..., C), may follow: net([y, t, context]).
     Make the activation smooth (tanh, softplus): the order of a solver, and the error estimate that sets the
-    steps of an adaptive one, rest on Taylor's theorem. A ReLU field has a kink in its derivative at each
-    hinge that a trajectory crosses; steps across it are rejected until they are tiny.
+    steps of an adaptive one, rest on Taylor's theorem. A ReLU field has a kink at each hinge that a
+    trajectory crosses, and each must be crossed in a tiny step.
 
     >>> field = TimeField(nn.Linear(3, 2))
     >>> field(torch.tensor(0.5), torch.ones(7, 2)).shape
