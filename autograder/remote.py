@@ -27,6 +27,7 @@ from autograder.compare import copied
 
 LIBRARIES = ("builtins", "flowkit", "functools", "math", "numpy", "operator", "torch")
 MOST_ANSWER = 128 * 2**20  # bytes that one call may return
+MOST_TEXT = 20_000  # characters
 MOST_TRACED = 2**28
 MOST_CALLBACKS = 100_000
 
@@ -61,14 +62,7 @@ class Process:
     def run(self, source: str, name: str) -> dict:
         """Runs a cell: what was `printed`, the `value` of its last line as text, and its `error`, or None."""
         answer = self._ask({"op": "run", "source": source, "name": name})
-        error = answer["error"]
-        return {
-            "printed": _text(answer["printed"]),
-            "value": None if answer["value"] is None else _text(answer["value"]),
-            "error": None
-            if error is None
-            else {key: _text(error[key]) for key in ("kind", "message", "trace")},
-        }
+        return {**answer, "value": answer["value"] if type(answer["value"]) is str else None}
 
     def do_imports(self, statements: list[str]) -> None:
         self._ask({"op": "import", "statements": statements})
@@ -81,7 +75,7 @@ class Process:
         """What the student has under these names: values, stand-ins, and a function without a body as one."""
         found = self._ask({"op": "look", "names": names})["found"]
         return {
-            name: _empty if "empty" in entry else entry["value"]
+            name: _empty if "empty" in entry else entry.get("value")
             for name, entry in found.items()
             if name in names
         }
@@ -96,18 +90,18 @@ class Process:
         answer = self._ask({**request, "trace": tracemalloc.is_tracing()})
         self._note_draws(answer["drew"])
         if answer["changed"] is not None:
-            _put_back((args, kwargs), wire.unpack(answer["changed"], self._known))
+            self._put_back((args, kwargs), answer["changed"])
         for category, message in answer["warned"]:
-            warnings.warn(_text(message), _category(category), stacklevel=3)
+            warnings.warn(message, category, stacklevel=3)
         if 0 < answer["peak"] < MOST_TRACED:
             bytes(answer["peak"])  # a test that watches the memory sees what the call took over there
         return self._outcome(answer)
 
     def get(self, target: Any, name: str) -> Any:
         answer = self._ask({"op": "get", "target": target, "name": name})
-        error = answer.get("error")
+        error = answer["error"]
         if error is not None and error["kind"] == "AttributeError":
-            raise AttributeError(_text(error["message"]))
+            raise AttributeError(error["message"])
         return self._outcome(answer)
 
     def set(self, target: Any, name: str, value: Any) -> None:
@@ -117,12 +111,17 @@ class Process:
         return self._outcome(self._ask({"op": "special", "target": target, "name": name, "args": args}))
 
     def _outcome(self, answer):
-        self.printed += _text(answer.get("printed", ""))
-        error = answer.get("error")
+        self.printed += answer["printed"]
+        error = answer["error"]
         if error is None:
             return answer["value"]
-        line = error["line"] if type(error["line"]) is int else None
-        raise check.StudentError(_text(error["kind"]), _text(error["message"]), line, _text(error["text"]))
+        raise check.StudentError(error["kind"], error["message"], error["line"], error["text"])
+
+    def _put_back(self, old, blob):
+        try:
+            _put_back(old, wire.unpack(blob, lambda name: name.get("as")))
+        except (wire.WireError, RuntimeError, ValueError) as error:
+            raise Gone("KernelDied", str(error)) from None
 
     def _ask(self, request):
         try:
@@ -132,7 +131,7 @@ class Process:
                 if type(answer) is not dict:
                     raise wire.WireError("This is no answer.")
                 if "callback" not in answer:
-                    return {**_DEFAULTS, **answer}
+                    return _formed(answer)
                 self._call_back(answer)
             raise wire.WireError("It calls back without end.")
         except TimeoutError:
@@ -259,7 +258,34 @@ class Process:
         return {"callback": len(self.callbacks) - 1}
 
 
-_DEFAULTS = {"changed": None, "warned": [], "peak": 0, "drew": False, "printed": ""}
+# What an answer may hold: the types of each part, and what stands for it when it is not there.
+_PARTS = {
+    "value": (object, None),
+    "found": (dict, {}),
+    "error": ((dict, type(None)), None),
+    "printed": (str, ""),
+    "changed": ((bytes, type(None)), None),
+    "warned": (list, []),
+    "drew": (bool, False),
+    "peak": (int, 0),
+}
+
+
+def _formed(answer):
+    """The answer with all its parts, whatever was sent. Raises WireError when one is not of its type."""
+    parts = {}
+    for name, (kind, default) in _PARTS.items():
+        parts[name] = answer.get(name, default)
+        if not isinstance(parts[name], kind):
+            raise wire.WireError(f"An answer has a wrong {name}.")
+    parts["printed"] = parts["printed"][:MOST_TEXT]
+    if parts["error"] is not None:
+        line, error = parts["error"].get("line"), parts["error"]
+        texts = {name: _text(error.get(name, "")) for name in ("kind", "message", "text", "trace")}
+        parts["error"] = {**texts, "line": line if type(line) is int else None}
+    parts["warned"] = [(_category(kind), _text(message)) for kind, message in parts["warned"]]
+    parts["found"] = {name: entry for name, entry in parts["found"].items() if type(entry) is dict}
+    return parts
 
 
 class Object:
@@ -289,7 +315,8 @@ class Object:
         return self._process.special(self, "__getitem__", key)
 
     def __iter__(self):
-        return iter(self._process.special(self, "__iter__"))
+        found = self._process.special(self, "__iter__")
+        return found if isinstance(found, Object) else iter(found)
 
     def __next__(self):
         try:
@@ -312,7 +339,7 @@ def _text(value):
     """Text of the student's, as far as it goes on."""
     if type(value) is not str:
         raise wire.WireError("There should be a text.")
-    return value[:20_000]
+    return value[:MOST_TEXT]
 
 
 def _category(name):

@@ -127,7 +127,9 @@ class Student:
         self.objects = []  # what the examiner knows by its place here
         self.places = {}  # id of an object -> its place
         self.given = {}  # id of an object that came from the examiner -> the object, its name there
-        self.states = None
+        self.states = None  # the random states that the examiner sent last
+        self.begun = None  # their fingerprint
+        self.drawn = None  # the fingerprint of the states as they are
 
     def serve(self):
         """Answers until the examiner is gone."""
@@ -180,11 +182,11 @@ class Student:
         """Calls target(*args, **kwargs). blob: the arguments, packed, as they were before the call."""
         args, kwargs = wire.unpack(blob, self._known)
         self._set_draws(states)
-        before = draws.fingerprint()
         with warnings.catch_warnings(record=True) as caught, _traced(trace) as peak:
             warnings.simplefilter("always")
             answer = self._try(target, args, kwargs)
-        answer["drew"] = draws.fingerprint() != before
+        now = draws.fingerprint()
+        answer["drew"], self.drawn = now != self.drawn, now
         answer["peak"] = peak()
         answer["warned"] = [
             [w.category.__name__[:100], str(w.message)[:1000]] for w in caught[:MOST_WARNINGS]
@@ -212,11 +214,13 @@ class Student:
         return answer
 
     def _set_draws(self, states):
-        if states == "again":
-            draws.restore(self.states)
-        elif states is not None:
+        if type(states) is dict:
             self.states = states
             draws.restore(states)
+            self.drawn = self.begun = draws.fingerprint()
+        elif states == "again" and self.drawn != self.begun:
+            draws.restore(self.states)
+            self.drawn = self.begun
 
     def _changed(self, args, kwargs, blob):
         try:

@@ -34,7 +34,16 @@ NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32
 DTYPES = {*NUMBERS, "float16", "float32", "float64", "complex64", "complex128"}
 TENSORS = (DTYPES - {"uint16", "uint32", "uint64"}) | {"bfloat16"}
 SIZES = {name: np.dtype(name).itemsize for name in DTYPES} | {"bfloat16": 2}
+NAMES = {np.dtype(name): name for name in DTYPES}  # a dtype's own .name is slow
 SMALL = 2**63  # ints below it stand in the JSON as they are
+
+
+def _refuse(word):
+    raise ValueError(f"{word} is no number")
+
+
+_ENCODE = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_DECODE = json.JSONDecoder(parse_constant=_refuse).decode
 
 
 class WireError(Exception):
@@ -48,7 +57,7 @@ def pack(value: Any, opaque: Callable[[Any], Any] | None = None) -> bytes:
     """
     writer = _Writer(opaque)
     try:
-        header = json.dumps(writer.plain(value, 0), allow_nan=False, separators=(",", ":")).encode()
+        header = _ENCODE(writer.plain(value, 0)).encode()
     except (ValueError, RecursionError) as error:  # a lone surrogate in a string, for one
         raise WireError(f"It cannot be sent: {error}") from None
     size = sum(map(len, writer.buffers))
@@ -141,8 +150,8 @@ class _Writer:
             return value if -SMALL < value < SMALL else ["i", hex(value)]
         if kind is float:
             return value if math.isfinite(value) else ["f", str(value)]
-        if kind is np.ndarray and value.dtype.name in DTYPES and value.dtype.isnative:
-            return ["a", value.dtype.name, list(value.shape), self.buffer(value.tobytes())]
+        if kind is np.ndarray and value.dtype in NAMES:
+            return ["a", NAMES[value.dtype], list(value.shape), self.buffer(value.tobytes())]
         if self.torch is not None and kind is self.torch.Tensor:
             return self.tensor(value, depth)
         if kind in LETTERS:
@@ -153,8 +162,8 @@ class _Writer:
             return ["b", self.buffer(value)]
         if kind is complex:
             return ["c", *(self.plain(part, depth) for part in (value.real, value.imag))]
-        if isinstance(value, np.generic) and value.dtype.name in DTYPES:
-            return ["g", value.dtype.name, self.buffer(value.tobytes())]
+        if isinstance(value, np.generic) and value.dtype in NAMES:
+            return ["g", NAMES[value.dtype], self.buffer(value.tobytes())]
         return self.named(value, depth)
 
     def tensor(self, value, depth):
@@ -186,7 +195,7 @@ LETTERS = {list: "l", tuple: "u", set: "s", frozenset: "z"}
 
 def _parse(message, header, known):
     try:
-        tree = json.loads(message[PREFIX.size : PREFIX.size + header], parse_constant=_refuse)
+        tree = _DECODE(message[PREFIX.size : PREFIX.size + header].decode())
     except (ValueError, RecursionError) as error:
         raise WireError(f"The header is not JSON: {error}") from None
     reader = _Reader(message, PREFIX.size + header, known)
@@ -194,10 +203,6 @@ def _parse(message, header, known):
     if reader.place != len(message):
         raise WireError("The body is longer than the header says.")
     return value
-
-
-def _refuse(word):
-    raise ValueError(f"{word} is no number")
 
 
 class _Reader:
@@ -220,12 +225,7 @@ class _Reader:
             raise WireError(f"No value begins with {tree[0]!r:.20}.")
         try:
             return read(self, tree[1:], depth)
-        except (
-            TypeError,
-            ValueError,
-            OverflowError,
-            RuntimeError,
-        ) as error:  # too few parts, unhashable ones
+        except _MALFORMED as error:
             raise WireError(f"A value of kind {tree[0]} is malformed: {error}") from None
 
     def inside(self, parts, depth):
@@ -308,6 +308,9 @@ class _Reader:
             raise WireError("An opaque value came where none is known.")
         return self.known(name)
 
+
+# Too few parts, unhashable keys, a size beyond C's, a name that nobody knows.
+_MALFORMED = (TypeError, ValueError, OverflowError, RuntimeError, LookupError, AttributeError, ImportError)
 
 READERS = {
     "l": lambda reader, parts, depth: list(reader.inside(parts, depth)),

@@ -1,0 +1,74 @@
+"""Student's processes for tests: in a sandbox, or without one in a fork of the test."""
+
+import functools
+import os
+import socket
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from autograder import doctor, remote
+from autograder.sandbox import Limits, Zygote
+from autograder.student import Student
+
+WITHIN = 30
+
+
+@functools.cache
+def trial(tier: int) -> doctor.Trial:
+    return doctor.attempt(tier)
+
+
+def require(tier: int) -> None:
+    """Skips the test where this machine does not offer the tier; tier 0 is everywhere."""
+    if tier and not trial(tier).holds:
+        pytest.skip(f"tier {tier} does not hold here: {trial(tier).why}")
+
+
+@contextmanager
+def zygote(tier: int, withheld=(), modules=("numpy",), **limits):
+    require(tier)
+    started = Zygote(tier, tuple(withheld), list(modules), Limits(**limits))
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+@contextmanager
+def submission(of: Zygote, seconds: float = WITHIN):
+    """A connection to a new student's process of a zygote."""
+    process = remote.Process(of.start(), "seed", time.monotonic() + seconds)
+    try:
+        yield process
+    finally:
+        process.pipe.close()
+        of.end()
+
+
+@contextmanager
+def forked(withheld=()):
+    """A student's process without a sandbox, forked from the test."""
+    near, far = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        try:
+            near.close()
+            Student(far).serve()
+        finally:
+            os._exit(0)
+    far.close()
+    try:
+        yield remote.Process(near, "seed", time.monotonic() + WITHIN, tuple(withheld))
+    finally:
+        near.close()
+        os.waitpid(child, 0)
+
+
+def run(process: remote.Process, source: str) -> str:
+    """What a cell prints; what it raises is told as "Kind: message"."""
+    process.deadline = time.monotonic() + WITHIN
+    answer = process.run(source, "cell")
+    error = answer["error"]
+    return answer["printed"] + (f"{error['kind']}: {error['message']}" if error else "")

@@ -1,0 +1,317 @@
+"""The examiner's side: what test cells give, and that whatever a submission does costs only what does it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rooms import require
+
+from autograder.engine import ERROR, RIGHT, UNTOUCHED, WRONG, EngineFailure, Mended
+from autograder.isolated import OpenEngine
+from autograder.lesson import read_test
+
+SQUARE_TEST = """\
+from autograder import check
+check.values("toy.square", [(3,), (-2.0,)], lambda x: x * x)
+"""
+SQUARE_HIDDEN = """\
+### BEGIN HIDDEN TESTS
+from autograder import check
+rng = check.rng("toy.square")
+check.values("toy.square", [(float(rng.normal()),)], lambda x: x * x)
+### END HIDDEN TESTS
+"""
+CUBE_TEST = """\
+import math
+from autograder import check
+check.values("toy.cube", [(2.0,), (3.0,)], lambda x: math.pow(x, 3))
+"""
+PLAIN_TEST = """\
+assert square(2) == 4
+assert half == 0.5, "half is not a half"
+"""
+SQUARE = "def square(x):\n    return x * x"
+CUBE = "def cube(x):\n    return x ** 3"
+
+
+def code(source, name=None, points=None, solution=False):
+    metadata = {}
+    if name:
+        metadata["nbgrader"] = {
+            "grade_id": name,
+            "grade": points is not None,
+            "solution": solution,
+            "locked": points is not None,
+            "schema_version": 3,
+            "task": False,
+            **({"points": points} if points is not None else {}),
+        }
+    return {
+        "cell_type": "code",
+        "id": (name or "given").replace("_", "-"),
+        "metadata": metadata,
+        "source": source,
+        "outputs": [],
+        "execution_count": None,
+    }
+
+
+def notebook(square=SQUARE, cube=CUBE, given="import math", tests=()):
+    cells = [
+        code(given),
+        code(square, "square", solution=True),
+        code(SQUARE_TEST, "square_test", 1),
+        code(SQUARE_HIDDEN, "square_hidden", 2),
+        code(cube, "cube", solution=True),
+        code(CUBE_TEST, "cube_test", 3),
+        *tests,
+    ]
+    return {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}
+
+
+class Toy:
+    """A course of one small lesson, and its engine."""
+
+    def __init__(self, folder: Path, timeout=20, engine=OpenEngine, tests=()):
+        self.tests = tests
+        path = folder / "source" / "01_toy" / "toy.ipynb"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(notebook(tests=tests)))
+        self.engine = engine(folder / "source", timeout)
+
+    def grade(self, square=SQUARE, cube=CUBE, given="import math", seed="5eed"):
+        graded = notebook(square, cube, given, self.tests)
+        return self.engine.grade(Mended("ann", "01_toy", "toy", graded, seed))
+
+    def outcomes(self, *args, **kwargs):
+        return {check.grade_id: check.outcome for check in self.grade(*args, **kwargs)[0]}
+
+    def messages(self, *args, **kwargs):
+        return {check.grade_id: check.message for check in self.grade(*args, **kwargs)[0]}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    made = Toy(tmp_path_factory.mktemp("toy"))
+    yield made
+    made.engine.close()
+
+
+@pytest.fixture
+def special(tmp_path):
+    """Makes a toy with tests, an engine or a time limit of its own."""
+    made = []
+
+    def make(**options):
+        made.append(Toy(tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.engine.close()
+
+
+def every(outcome, **others):
+    return {"square_test": outcome, "square_hidden": outcome, "cube_test": RIGHT} | others
+
+
+def test_right_answers_get_full_marks(toy):
+    checks, graded = toy.grade()
+    assert {check.grade_id: check.score for check in checks} == {
+        "square_test": 1.0,
+        "square_hidden": 2.0,
+        "cube_test": 3.0,
+    }
+    assert [check.hidden for check in checks] == [False, True, False]
+    outputs = {
+        cell["metadata"].get("nbgrader", {}).get("grade_id"): cell["outputs"] for cell in graded["cells"]
+    }
+    assert "✓ Right: square passes its 2 public checks" in outputs["square_test"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("square", "outcome", "said"),
+    [
+        ("def square(x):\n    return -x * x", WRONG, "Not right yet: square"),
+        ("def square(x):\n    return x / 0", ERROR, "square raised ZeroDivisionError: division by zero"),
+        ("def square(x):\n    return x / 0", ERROR, "Your line 2:  return x / 0"),
+        ("def square(x):\n    print(x)", WRONG, "Is there a return"),
+        ("def square(x):\n    raise NotImplementedError", UNTOUCHED, "still to be written"),
+        ("def square(x):\n    ...", UNTOUCHED, "still empty"),
+        ("", UNTOUCHED, "There is no square yet"),
+        ("def square(x:\n", UNTOUCHED, "There is no square yet"),
+        ("square = 3", WRONG, "should be a function"),
+        ("import sys\ndef square(x):\n    sys.exit()", ERROR, "calls exit()"),
+    ],
+)
+def test_each_outcome_and_the_next_exercise_is_right(toy, square, outcome, said):
+    assert toy.outcomes(square) == every(outcome)
+    assert said in toy.messages(square)["square_test"]
+
+
+DIES = {
+    "while it is defined": "import os\nos._exit(0)\n" + SQUARE,
+    "while it is called": "import os\ndef square(x):\n    os._exit(0)",
+    "by a crash": "import ctypes\ndef square(x):\n    ctypes.string_at(0)",
+    "when asked for": "import os\nclass S:\n    def __call__(self, x): os.abort()\nsquare = S()",
+    "by a thread": "import os, threading, time\ndef square(x):\n"
+    "    threading.Thread(target=os._exit, args=(1,)).start()\n    time.sleep(9)",
+}
+
+
+@pytest.mark.parametrize("how", DIES)
+def test_a_death_costs_that_exercise_alone(toy, how):
+    outcomes = toy.outcomes(DIES[how])
+    assert outcomes["cube_test"] == RIGHT
+    assert outcomes["square_test"] in (ERROR, UNTOUCHED)
+    assert outcomes["square_hidden"] in (ERROR, UNTOUCHED)
+
+
+def test_an_endless_loop_costs_that_exercise_alone(special):
+    toy = special(timeout=0.5)
+    loop = "def square(x):\n    while True: pass"
+    assert toy.outcomes(loop) == every(ERROR)
+    assert "did not end within 0.5 seconds" in toy.messages(loop)["square_test"]
+    assert toy.outcomes("while True: pass") == every(UNTOUCHED)
+    assert set(toy.outcomes(given="while True: pass").values()) == {RIGHT}
+
+
+def test_what_was_defined_before_a_death_is_still_there(toy):
+    given = "import math\nbase = 2"
+    dies = "import os\ndef square(x):\n    os._exit(0)"
+    assert toy.outcomes(dies, "def cube(x):\n    return x ** (base + 1)", given) == every(ERROR)
+
+
+def test_one_that_dies_again_and_again_ends(toy):
+    always = "import os, sys\nsys.settrace(lambda *_: os._exit(0))"
+    outcomes = toy.outcomes(given=always, square=DIES["while it is called"], cube="import os\nos._exit(0)")
+    assert RIGHT not in outcomes.values()
+    assert toy.outcomes() == every(RIGHT)
+
+
+def test_imports_of_a_public_test_are_there_for_later_answers(toy):
+    uses = "def cube(x):\n    return check and x ** 3"
+    assert toy.outcomes(cube=uses)["cube_test"] == RIGHT
+
+
+def test_output_is_no_verdict(toy):
+    loud = "import sys\ndef square(x):\n    print('✓ Right', 100, file=sys.stderr)\n    return x * x"
+    assert toy.outcomes(loud) == every(RIGHT)
+    _, graded = toy.grade(loud)
+    texts = {
+        cell["metadata"].get("nbgrader", {}).get("grade_id"): str(cell["outputs"]) for cell in graded["cells"]
+    }
+    assert "100" in texts["square_test"]
+    assert "100" not in texts["square_hidden"]  # it could tell the hidden inputs
+
+
+def test_tampering_with_what_compares_has_no_effect(toy):
+    cheat = """
+import builtins, numpy, sys
+from autograder import check, compare, diagnosis
+class Equal:
+    def __eq__(self, other): return True
+    def __bool__(self): return True
+for module in (check, compare, diagnosis):
+    for name, value in list(vars(module).items()):
+        if callable(value):
+            setattr(module, name, lambda *a, **k: None)
+numpy.isclose = numpy.allclose = lambda *a, **k: numpy.True_
+def square(x):
+    return Equal()
+"""
+    assert toy.outcomes(cheat) == {"square_test": WRONG, "square_hidden": WRONG, "cube_test": RIGHT}
+
+
+def test_the_hidden_test_and_its_seed_are_not_in_the_student_s_process(toy):
+    spy = """
+import os, gc, sys
+def square(x):
+    texts = [o for o in gc.get_objects() if type(o) is dict and "HIDDEN TESTS" in str(o.get("source"))]
+    if texts or "AUTOGRADER_SEED" in os.environ:
+        return x * x
+    frame = sys._getframe()
+    while frame:
+        if "rng" in frame.f_globals:
+            return x * x
+        frame = frame.f_back
+"""
+    assert toy.outcomes(spy) == every(WRONG)
+
+
+def test_the_same_submission_gets_the_same_draws_and_another_student_others(toy):
+    noisy = "import random\ndef square(x):\n    return x * x if random.Random(str(x)).random() < 0.5 else 0"
+    draws = "import random, numpy as np\nvalue = random.random(), np.random.random()\nprint(value)"
+    one, again, other = (toy.grade(noisy, given=draws, seed=seed) for seed in ("a", "a", "b"))
+    assert one == again
+    text = [graded["cells"][0]["outputs"][0]["text"] for _, graded in (one, other)]
+    assert text[0] != text[1]
+
+
+def test_a_fault_of_our_own_test_is_no_zero(special):
+    broken = code(
+        "from autograder import check\nmissing_name\ncheck.values('toy.cube', [], abs)", "broken_test", 1
+    )
+    toy = special(tests=[broken])
+    with pytest.raises(EngineFailure, match=r"broken_test .*NameError"):
+        toy.grade()
+
+
+def test_a_test_of_ours_that_hangs_is_said(special):
+    hangs = code("from autograder import check\nwhile True: pass", "hangs_test", 1)
+    toy = special(tests=[hangs], timeout=0.3)
+    with pytest.raises(EngineFailure, match="hangs_test did not end"):
+        toy.grade()
+
+
+def test_a_test_cell_that_the_instructor_does_not_have_is_said(toy):
+    strange = Mended("ann", "01_toy", "toy", notebook(tests=[code("pass", "strange_test", 1)]), "5eed")
+    with pytest.raises(EngineFailure, match="strange_test"):
+        toy.engine.grade(strange)
+
+
+def test_plain_asserts_are_tests_too(special):
+    toy = special(tests=[code(PLAIN_TEST, "plain_test", 1)])
+    assert toy.outcomes(given="half = 0.5")["plain_test"] == RIGHT
+    assert toy.outcomes(given="half = 1")["plain_test"] == WRONG
+    assert toy.messages(given="half = 1")["plain_test"] == "half is not a half"
+    assert toy.messages(given="x = 1")["plain_test"] == "NameError: name 'half' is not defined"
+    assert toy.outcomes("def square(x): return [1]", given="half = 0.5")["plain_test"] == WRONG
+
+
+def test_the_submission_s_copy_of_a_test_is_not_run(toy):
+    graded = notebook("def square(x): return 0")
+    for cell in graded["cells"]:
+        if cell["metadata"].get("nbgrader", {}).get("grade"):
+            cell["source"] = "pass"
+    checks, back = toy.engine.grade(Mended("ann", "01_toy", "toy", graded, "5eed"))
+    assert [check.outcome for check in checks] == [WRONG, WRONG, RIGHT]
+    assert "check.values" in back["cells"][2]["source"]
+
+
+def test_an_examiner_that_is_lost_is_a_failure_and_the_next_submission_is_graded(toy):
+    toy.grade()
+    toy.engine.examiner.process.kill()
+    with pytest.raises(EngineFailure, match="examiner ended"):
+        toy.grade()
+    assert toy.outcomes() == every(RIGHT)
+
+
+def test_in_the_sandbox_it_is_the_same(special):
+    from autograder.isolated import IsolatedEngine
+
+    require(3)
+    toy = special(engine=IsolatedEngine)
+    assert toy.outcomes() == every(RIGHT)
+    assert toy.outcomes(DIES["while it is called"]) == every(ERROR)
+    assert toy.outcomes("import os\nos.fork()\n" + SQUARE) == every(UNTOUCHED)
+
+
+def test_what_a_test_wants_to_know_of_the_student():
+    test = read_test(
+        "t",
+        "import numpy as np\ndef helper(x): return student_helper(x) + np.pi\ncheck.that('toy.f', helper)",
+    )
+    assert {"student_helper", "f"} <= set(test.names)
+    assert not {"helper", "np", "x", "print"} & set(test.names)
+    assert test.imports == ["import numpy as np"]
