@@ -27,6 +27,7 @@ _MODULES = {
     "flow_matching",
     "glow",
     "hamiltonian",
+    "hutchinson",
     "images",
     "jacobians",
     "kernels",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from flowkit.adaptive_ode import adaptive
 from flowkit.bijection import Bijection
+from flowkit.hutchinson import Probe, rademacher
 from flowkit.neural_ode import adjoint
 from flowkit.ode import RK4, Counted, Solver, Tableau, solve
 
@@ -46,45 +47,14 @@ def hutchinson_divergence(field: PointField, t: Tensor, x: Tensor, probes: Tenso
     """g(t, x), and the mean over the probes e of e . (dg/dx)' e, which estimates tr(dg/dx) without bias.
 
     probes: (K, ..., D), noise of mean 0 and covariance I. Cost: one evaluation and K vector-Jacobian
-    products, whatever D. Hutchinson 1989; Grathwohl et al. 2019 (FFJORD).
+    products, whatever D. Probes and variance stand in `flowkit.hutchinson`. Grathwohl et al. 2019 (FFJORD).
 
-    >>> probes = draw_probes(2, torch.zeros(2))
+    >>> probes = rademacher(torch.empty(2, 2))
     >>> hutchinson_divergence(lambda t, x: x**2, torch.tensor(0.0), torch.tensor([1.0, 2.0]), probes)[1]
     tensor(6.)
     """
     v, products = pulled(field, t, x, probes)
     return v, (products * probes).sum(-1).mean(0)
-
-
-def draw_probes(
-    count: int, x: Tensor, noise: str = "rademacher", generator: torch.Generator | None = None
-) -> Tensor:
-    """Probes for `hutchinson_divergence` at x: (count, *x.shape), each entry of mean 0 and variance 1.
-
-    noise: "rademacher", signs, the smaller variance; or "gaussian". Raises ValueError for another name.
-    """
-    if noise not in ("rademacher", "gaussian"):
-        raise ValueError(f"noise is 'rademacher' or 'gaussian', got {noise!r}")
-    normal = torch.randn(count, *x.shape, generator=generator, dtype=x.dtype, device=x.device)
-    return normal if noise == "gaussian" else torch.where(normal < 0, -1.0, 1.0).to(x.dtype)
-
-
-def hutchinson_variance(matrix: Tensor, noise: str = "rademacher") -> Tensor:
-    """The variance of e . A e for one probe e: of the estimate of tr(A), which a field g = A x has.
-
-    With S = (A + A')/2: 2 |S|_F^2 for Gaussian probes; for Rademacher ones, without the diagonal of S,
-    which signs square to 1: 2 (|S|_F^2 - sum over i of S_ii^2). The antisymmetric part, a rotation, adds
-    nothing. Averaging K probes divides it by K. Raises ValueError for another noise.
-
-    >>> hutchinson_variance(torch.eye(3)), hutchinson_variance(torch.eye(3), "gaussian")
-    (tensor(0.), tensor(6.))
-    """
-    squares = ((matrix + matrix.mT) / 2).square()
-    if noise == "gaussian":
-        return 2 * squares.sum((-2, -1))
-    if noise == "rademacher":
-        return 2 * (squares.sum((-2, -1)) - squares.diagonal(dim1=-2, dim2=-1).sum(-1))
-    raise ValueError(f"noise is 'rademacher' or 'gaussian', got {noise!r}")
 
 
 def transport(
@@ -124,9 +94,9 @@ class CNF(Bijection):
         Lipschitz in x, so that paths exist and do not cross: that alone makes the flow a bijection.
     solver: solver(field, y, t0, t1) for a tuple y: partial(integrate, steps=20), or partial(adaptive,
         rtol=1e-5, atol=1e-5), the default.
-    probes: K > 0 estimates the trace by Hutchinson's estimator with K probes, of `noise`, "rademacher" or
-        "gaussian". They are drawn once a solve and kept: one fixed integrand, that a solver can follow.
-        log_det is then random and unbiased; z is not random. 0, the default, takes the exact trace.
+    probes: K > 0 estimates the trace by Hutchinson's estimator with K probes drawn by `noise`, rademacher or
+        gaussian of `flowkit.hutchinson`. They are drawn once a solve and kept: one fixed integrand, that a
+        solver can follow. log_det is then random and unbiased; z is not random. 0, the default, takes the exact trace.
         May be set at any time: train with 1, evaluate with 0.
     flat_memory: gradients by the adjoint method: memory that does not grow with the steps (`adjoint`).
     Parameters: those of the field. Raises ValueError for points without dimensions or a missing context;
@@ -147,7 +117,7 @@ class CNF(Bijection):
         solver: Solver = DEFAULT_SOLVER,
         time: float = 1.0,
         probes: int = 0,
-        noise: str = "rademacher",
+        noise: Probe = rademacher,
         flat_memory: bool = False,
         context_dim: int = 0,
     ):
@@ -174,7 +144,8 @@ class CNF(Bijection):
         extra = self._extra(x, context)
         divergence = exact_divergence
         if self.probes:
-            divergence = partial(hutchinson_divergence, probes=draw_probes(self.probes, x, self.noise))
+            probes = self.noise(x.detach().expand(self.probes, *x.shape), None)
+            divergence = partial(hutchinson_divergence, probes=probes)
         counted = Counted(lambda t, y: divergence(lambda t, x: self.field(t, x, *extra), t, y[0]))
         start = (x, x.new_zeros(x.shape[:-1]))
         if self.flat_memory:

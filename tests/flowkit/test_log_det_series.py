@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from flowkit.hutchinson import gaussian, rademacher
 from flowkit.log_det_series import (
     PowerSeries,
     Roulette,
     exact,
-    gaussian,
     geometric,
-    hutchinson_variance,
     jacobian,
     probed_series,
-    rademacher,
     roulette_weights,
     series_log_det,
     terms_for,
@@ -88,32 +86,6 @@ def test_terms_for_is_the_least_number():
         n = terms_for(lipschitz, error)
         assert truncation_bound(lipschitz, n) <= error
         assert n == 0 or truncation_bound(lipschitz, n - 1) > error
-
-
-@pytest.mark.parametrize("probe", [rademacher, gaussian])
-def test_probes_have_mean_zero_and_the_identity_as_covariance(probe):
-    v = probe(torch.empty(40_000, 3, dtype=torch.float64), seeded())
-    assert v.dtype == torch.float64
-    assert v.mean(0).abs().max() < 5 / 200
-    assert (v.mT @ v / len(v) - torch.eye(3)).abs().max() < 5 * math.sqrt(2) / 200
-    if probe is rademacher:
-        assert set(v.unique().tolist()) == {-1.0, 1.0}
-    else:
-        assert v.pow(4).mean() == pytest.approx(3, abs=5 * math.sqrt(96 / 120_000))
-
-
-def test_hutchinson_is_unbiased_and_its_variance_is_the_formula():
-    A, v = randn(4, 4), all_signs(4)
-    draws = ((v @ A) * v).sum(-1)
-    close(draws.mean(), A.trace())
-    close(draws.var(correction=0), hutchinson_variance(A, rademacher))
-    v = gaussian(torch.empty(400_000, 4, dtype=torch.float64), seeded())
-    draws = ((v @ A) * v).sum(-1)
-    variance = hutchinson_variance(A, gaussian)
-    assert abs(draws.mean() - A.trace()) < 4 * (variance / len(v)).sqrt()
-    assert draws.var() == pytest.approx(variance.item(), rel=0.03)
-    with pytest.raises(ValueError, match="rademacher and gaussian"):
-        hutchinson_variance(A, torch.rand_like)
 
 
 def averaged(neumann, weights):

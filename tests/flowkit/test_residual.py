@@ -10,11 +10,12 @@ import torch
 
 from flowkit import Compose, Flow, Inverse, StandardNormal, check_bijection
 from flowkit.elementwise import Affine
+from flowkit.hutchinson import rademacher
 from flowkit.lab import targets
 from flowkit.lab.training import fit
 from flowkit.linear import Permutation
 from flowkit.lipschitz import lipschitz_cnn, lipschitz_mlp, power_iteration
-from flowkit.log_det_series import PowerSeries, Roulette, exact, rademacher, truncation_bound
+from flowkit.log_det_series import PowerSeries, Roulette, exact, truncation_bound
 from flowkit.residual import Residual, ReversibleStack, fixed_point, iterations_for, residual_stack
 
 
