@@ -154,7 +154,7 @@ plots.show(
 )
 
 # %% [markdown] exercise="autoregressive_log_prob" title="the price of a product" difficulty=1 importance=5 minutes=8
-# Look at the diagonal of the matrix: which of $\mu_i$ and $s_i$ is in it? Derive $\log\lvert\det J\rvert$, then type the log-density of $x$ as `autoregressive_log_prob(x, mu, s)`, in $O(D)$, without building $J$.
+# Which of $\mu_i$ and $s_i$ is in the diagonal above? Derive $\log\lvert\det J\rvert$, then type the log-density of $x$ as `autoregressive_log_prob(x, mu, s)`, in $O(D)$, without building $J$.
 #
 # The functions have run already: `x`, `mu` and `s` all have shape `(..., D)`, and the result has shape `(...)`, one number for each point. You may use `normal_log_density`, which is elementwise.
 #
@@ -299,7 +299,7 @@ play(
 # %% [markdown] exercise="made_masks" title="the masks of MADE" difficulty=3 importance=5 minutes=15
 # Write `made_masks(order, hidden)`: a list of boolean tensors, one for each layer of weights. `hidden` lists the widths of the hidden layers, so there is one mask more than that: `made_masks([2, 0, 1], [4, 5])` has shapes `(4, 3)`, `(5, 4)`, `(3, 5)`. The last has one row for each dimension; with `hidden = []` there is one mask, `(D, D)`.
 #
-# Inputs and outputs stay where they are, column $j$ and row $i$ for dimensions $j$ and $i$: the order only gives them degrees. For hidden units `hidden_degrees(D, width)` from the first cell gives them; your own are welcome. The test builds networks with your masks and looks where their Jacobian is zero. Nothing may leak, and where all widths are at least $D - 1$, each output must be able to read all that comes before it.
+# Inputs and outputs stay where they are, column $j$ and row $i$ for dimensions $j$ and $i$: the order only gives them degrees. For hidden units `hidden_degrees(D, width)` from the first cell gives them; your own are welcome. The test builds networks with your masks and looks where their Jacobian is zero. No output may read what does not come before it, and where all widths are at least $D - 1$, each output must be able to read all that comes before it.
 #
 # When you are right, the interactive below draws *your* masks.
 #
@@ -515,7 +515,7 @@ for name, masks in {"right masks": [first, last], "one comparison wrong": leakin
 # %% [markdown] exercise="find_leaks" title="the leaking mask" difficulty=3 importance=4 minutes=12
 # A *leak* looks like a triumph: the mean of $-\log p$ falls below the entropy, where only a bug can get. The mean read off its own variable removes it, $z_i$ is close to zero at no charge, and the "density" has far more mass than one. No error is raised. The Jacobian of the *conditioner* tells.
 #
-# Write the test. `find_leaks(jacobians, order)` gets `jacobians` `(N, D, D)`, where `jacobians[n, i, j]` is $\partial\mu_i/\partial x_j$ at point $n$, by automatic differentiation, and the `order` that was promised. It returns a boolean tensor `(D, D)`: True at `[i, j]` if $\mu_i$ reads $x_j$ and $j$ does not come before $i$. A variable does not come before itself.
+# `find_leaks(jacobians, order)` gets `jacobians` `(N, D, D)`, where `jacobians[n, i, j]` is $\partial\mu_i/\partial x_j$ at point $n$, by automatic differentiation, and the `order` that was promised. It returns a boolean tensor `(D, D)`: True at `[i, j]` if $\mu_i$ reads $x_j$ and $j$ does not come before $i$. A variable does not come before itself.
 #
 # A masked weight contributes exactly zero, so any other number is a leak, however small. And a ReLU that is shut at one point hides its paths there: look at all points.
 #
@@ -837,7 +837,7 @@ play(
 # %% [markdown]
 # ## 4. IAF: the same layer, walked the other way
 #
-# What if the parameters read the *noise* instead? An *inverse autoregressive flow*, IAF, samples by $x_i = z_i\,e^{s_i(z_{<i})} + \mu_i(z_{<i})$. All of $z$ is there, so one pass draws a sample, and tells its density on the way. For a point $x$ from elsewhere, $z$ must be found one variable at a time.
+# What if the parameters read the *noise* instead? An *inverse autoregressive flow*, IAF, samples by $x_i = z_i\,e^{s_i(z_{<i})} + \mu_i(z_{<i})$. All of $z$ is there, so one pass draws a sample, and gives its density. For a point $x$ from elsewhere, $z$ must be found one variable at a time.
 #
 # | | $x_i =$ | sampling | density of a given $x$ |
 # | --- | --- | --- | --- |
@@ -998,7 +998,7 @@ def random_net(masks, seed=0):
 eight = list(range(8))
 reads_first_half = torch.tensor([[True] * 4 + [False] * 4] * 16)
 moves_second_half = torch.tensor([[False] * 16] * 4 + [[True] * 16] * 4)
-(hidden, last) = random_net([reads_first_half, moves_second_half])
+hidden, last = random_net([reads_first_half, moves_second_half])
 moved = moves_second_half[:, 0].repeat(2)
 coupling = [hidden, (last[0], last[1], last[2] * moved)]  # and the first half stays: mu = s = 0
 z = torch.randn(100, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -1109,9 +1109,9 @@ print(
 #
 # The ratio of the two times grows about like $D$. (The last line above is a trick. A hidden unit of degree $m$ reads the first $m$ variables only, so it can be computed once, when these are there. All $D$ steps together then cost the arithmetic of one pass. There are still $D$ of them.)
 #
-# Back to the banana: $x_2 \sim \mathcal N(0, 4)$, and $x_1$ given $x_2$ is $\mathcal N(x_2^2/4,\, 1)$. The chain rule holds in both orders. The *Gaussian form* of the conditionals does not. With $x_2$ first both conditionals are Gaussian, and the model is exact. With $x_1$ first, the model has to call $p(x_1)$ Gaussian, which is skewed, and $p(x_2 \mid x_1)$ too, which has two humps where $x_1$ is large. No network mends that.
+# The banana has $x_2 \sim \mathcal N(0, 4)$, and $x_1$ given $x_2$ is $\mathcal N(x_2^2/4,\, 1)$. The chain rule holds in both orders. The *Gaussian form* of the conditionals does not. With $x_2$ first both conditionals are Gaussian, and the model is exact. With $x_1$ first, the model has to call $p(x_1)$ Gaussian, which is skewed, and $p(x_2 \mid x_1)$ too, which has two humps where $x_1$ is large. No network mends that.
 #
-# A second layer does: it models what the first has left over, its $z$. But in which order? If $x_1$ comes first in every layer, all that ever happens to it is a shift and a scaling by constants, so the model's $p(x_1)$ stays Gaussian at any depth. Let the orders alternate, and no variable is first in all layers.
+# A second layer does: it models what the first has left over, its $z$. If $x_1$ comes first in every layer, all that ever happens to it is a shift and a scaling by constants, so the model's $p(x_1)$ stays Gaussian at any depth. Let the orders alternate, and no variable is first in all layers.
 
 # %% [markdown] exercise="fit_mafs" title="fit the banana" difficulty=4 importance=5 minutes=25
 # Train a stack of MAFs. `nets` is a list of networks, the first meets the data first, and standard normal noise stands behind the last. The density takes one pass of each, and no order, since it is in the masks. Write `fit_mafs(nets, data, steps, rate)`, which returns a list of trained networks of the same form.
@@ -1344,7 +1344,7 @@ plots.show(
 #
 # **Where it is used.** MAFs model tables of numbers, and posteriors in simulation-based inference. IAFs make flexible posteriors in variational autoencoders, and fast samplers of sound.
 #
-# **Further reading.** Germain, Gregor, Murray and Larochelle, *MADE* (2015), has the masks. Papamakarios, Pavlakou and Murray, *Masked autoregressive flow for density estimation* (2017), has the banana in its Figure 1. Kingma and others, *Improved variational inference with inverse autoregressive flow* (2016), shows what the other direction is good for.
+# **Further reading.** Germain, Gregor, Murray and Larochelle, *MADE* (2015), has the masks. Papamakarios, Pavlakou and Murray, *Masked autoregressive flow for density estimation* (2017), has the banana in its Figure 1. Kingma and others, *Improved variational inference with inverse autoregressive flow* (2016), has the other direction; its flow runs from noise to data, our inverse.
 #
 # **What it costs.** Below, $D$ is the number of dimensions and $H$ the width of the hidden layers of one network. The inverse of the last row computes each hidden unit once, in $D$ steps.
 

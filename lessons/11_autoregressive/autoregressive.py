@@ -156,12 +156,12 @@ plots.show(
 )
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "7410422a7f5f4f0d4b8e8b772e5ba556", "grade": false, "grade_id": "autoregressive_log_prob_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "0bc42879f3dbce87691b534fe0934955", "grade": false, "grade_id": "autoregressive_log_prob_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 1: the price of a product
 #
 # difficulty 1 of 5 · importance 5 of 5 · 8 minutes · 2 points
 #
-# Look at the diagonal of the matrix: which of $\mu_i$ and $s_i$ is in it? Derive $\log\lvert\det J\rvert$, then type the log-density of $x$ as `autoregressive_log_prob(x, mu, s)`, in $O(D)$, without building $J$.
+# Which of $\mu_i$ and $s_i$ is in the diagonal above? Derive $\log\lvert\det J\rvert$, then type the log-density of $x$ as `autoregressive_log_prob(x, mu, s)`, in $O(D)$, without building $J$.
 #
 # The functions have run already: `x`, `mu` and `s` all have shape `(..., D)`, and the result has shape `(...)`, one number for each point. You may use `normal_log_density`, which is elementwise.
 #
@@ -286,14 +286,14 @@ play(
 #
 # In code, dimensions are counted from 0, and `order` is a list: `order[0]` is the dimension that comes first. `order = [2, 0, 1]` means $x_3$, then $x_1$ given $x_3$, then $x_2$ given both. A mask has the shape of its weights, `(after, before)`, True where a weight counts.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "94c96e2819028a796abe5ec2fcf0154d", "grade": false, "grade_id": "made_masks_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "f8a55c13e977cbde2165c4f98d88ad42", "grade": false, "grade_id": "made_masks_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 2: the masks of MADE
 #
 # difficulty 3 of 5 · importance 5 of 5 · 15 minutes · 4 points
 #
 # Write `made_masks(order, hidden)`: a list of boolean tensors, one for each layer of weights. `hidden` lists the widths of the hidden layers, so there is one mask more than that: `made_masks([2, 0, 1], [4, 5])` has shapes `(4, 3)`, `(5, 4)`, `(3, 5)`. The last has one row for each dimension; with `hidden = []` there is one mask, `(D, D)`.
 #
-# Inputs and outputs stay where they are, column $j$ and row $i$ for dimensions $j$ and $i$: the order only gives them degrees. For hidden units `hidden_degrees(D, width)` from the first cell gives them; your own are welcome. The test builds networks with your masks and looks where their Jacobian is zero. Nothing may leak, and where all widths are at least $D - 1$, each output must be able to read all that comes before it.
+# Inputs and outputs stay where they are, column $j$ and row $i$ for dimensions $j$ and $i$: the order only gives them degrees. For hidden units `hidden_degrees(D, width)` from the first cell gives them; your own are welcome. The test builds networks with your masks and looks where their Jacobian is zero. No output may read what does not come before it, and where all widths are at least $D - 1$, each output must be able to read all that comes before it.
 #
 # When you are right, the interactive below draws *your* masks.
 #
@@ -471,14 +471,14 @@ for name, masks in {"right masks": [first, last], "one comparison wrong": leakin
     print(f"{name:21} claims {claimed:6.3f} nats; mass {targets.integral(model.log_prob, banana.extent):.2f}")
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "4f641221010e95e278e763a60766d52f", "grade": false, "grade_id": "find_leaks_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "fcf0f64c984e256e559444fe07687722", "grade": false, "grade_id": "find_leaks_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 3: the leaking mask
 #
 # difficulty 3 of 5 · importance 4 of 5 · 12 minutes · 3 points
 #
 # A *leak* looks like a triumph: the mean of $-\log p$ falls below the entropy, where only a bug can get. The mean read off its own variable removes it, $z_i$ is close to zero at no charge, and the "density" has far more mass than one. No error is raised. The Jacobian of the *conditioner* tells.
 #
-# Write the test. `find_leaks(jacobians, order)` gets `jacobians` `(N, D, D)`, where `jacobians[n, i, j]` is $\partial\mu_i/\partial x_j$ at point $n$, by automatic differentiation, and the `order` that was promised. It returns a boolean tensor `(D, D)`: True at `[i, j]` if $\mu_i$ reads $x_j$ and $j$ does not come before $i$. A variable does not come before itself.
+# `find_leaks(jacobians, order)` gets `jacobians` `(N, D, D)`, where `jacobians[n, i, j]` is $\partial\mu_i/\partial x_j$ at point $n$, by automatic differentiation, and the `order` that was promised. It returns a boolean tensor `(D, D)`: True at `[i, j]` if $\mu_i$ reads $x_j$ and $j$ does not come before $i$. A variable does not come before itself.
 #
 # A masked weight contributes exactly zero, so any other number is a leak, however small. And a ReLU that is shut at one point hides its paths there: look at all points.
 #
@@ -737,7 +737,7 @@ play(
 # %% [markdown]
 # ## 4. IAF: the same layer, walked the other way
 #
-# What if the parameters read the *noise* instead? An *inverse autoregressive flow*, IAF, samples by $x_i = z_i\,e^{s_i(z_{<i})} + \mu_i(z_{<i})$. All of $z$ is there, so one pass draws a sample, and tells its density on the way. For a point $x$ from elsewhere, $z$ must be found one variable at a time.
+# What if the parameters read the *noise* instead? An *inverse autoregressive flow*, IAF, samples by $x_i = z_i\,e^{s_i(z_{<i})} + \mu_i(z_{<i})$. All of $z$ is there, so one pass draws a sample, and gives its density. For a point $x$ from elsewhere, $z$ must be found one variable at a time.
 #
 # | | $x_i =$ | sampling | density of a given $x$ |
 # | --- | --- | --- | --- |
@@ -879,7 +879,7 @@ def random_net(masks, seed=0):
 eight = list(range(8))
 reads_first_half = torch.tensor([[True] * 4 + [False] * 4] * 16)
 moves_second_half = torch.tensor([[False] * 16] * 4 + [[True] * 16] * 4)
-(hidden, last) = random_net([reads_first_half, moves_second_half])
+hidden, last = random_net([reads_first_half, moves_second_half])
 moved = moves_second_half[:, 0].repeat(2)
 coupling = [hidden, (last[0], last[1], last[2] * moved)]  # and the first half stays: mu = s = 0
 z = torch.randn(100, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -991,9 +991,9 @@ print(
 #
 # The ratio of the two times grows about like $D$. (The last line above is a trick. A hidden unit of degree $m$ reads the first $m$ variables only, so it can be computed once, when these are there. All $D$ steps together then cost the arithmetic of one pass. There are still $D$ of them.)
 #
-# Back to the banana: $x_2 \sim \mathcal N(0, 4)$, and $x_1$ given $x_2$ is $\mathcal N(x_2^2/4,\, 1)$. The chain rule holds in both orders. The *Gaussian form* of the conditionals does not. With $x_2$ first both conditionals are Gaussian, and the model is exact. With $x_1$ first, the model has to call $p(x_1)$ Gaussian, which is skewed, and $p(x_2 \mid x_1)$ too, which has two humps where $x_1$ is large. No network mends that.
+# The banana has $x_2 \sim \mathcal N(0, 4)$, and $x_1$ given $x_2$ is $\mathcal N(x_2^2/4,\, 1)$. The chain rule holds in both orders. The *Gaussian form* of the conditionals does not. With $x_2$ first both conditionals are Gaussian, and the model is exact. With $x_1$ first, the model has to call $p(x_1)$ Gaussian, which is skewed, and $p(x_2 \mid x_1)$ too, which has two humps where $x_1$ is large. No network mends that.
 #
-# A second layer does: it models what the first has left over, its $z$. But in which order? If $x_1$ comes first in every layer, all that ever happens to it is a shift and a scaling by constants, so the model's $p(x_1)$ stays Gaussian at any depth. Let the orders alternate, and no variable is first in all layers.
+# A second layer does: it models what the first has left over, its $z$. If $x_1$ comes first in every layer, all that ever happens to it is a shift and a scaling by constants, so the model's $p(x_1)$ stays Gaussian at any depth. Let the orders alternate, and no variable is first in all layers.
 
 # %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "139c99ef4cf5ad33b5126bf932e46f13", "grade": false, "grade_id": "fit_mafs_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 7: fit the banana
@@ -1174,7 +1174,7 @@ plots.show(
 #
 # **Where it is used.** MAFs model tables of numbers, and posteriors in simulation-based inference. IAFs make flexible posteriors in variational autoencoders, and fast samplers of sound.
 #
-# **Further reading.** Germain, Gregor, Murray and Larochelle, *MADE* (2015), has the masks. Papamakarios, Pavlakou and Murray, *Masked autoregressive flow for density estimation* (2017), has the banana in its Figure 1. Kingma and others, *Improved variational inference with inverse autoregressive flow* (2016), shows what the other direction is good for.
+# **Further reading.** Germain, Gregor, Murray and Larochelle, *MADE* (2015), has the masks. Papamakarios, Pavlakou and Murray, *Masked autoregressive flow for density estimation* (2017), has the banana in its Figure 1. Kingma and others, *Improved variational inference with inverse autoregressive flow* (2016), has the other direction; its flow runs from noise to data, our inverse.
 #
 # **What it costs.** Below, $D$ is the number of dimensions and $H$ the width of the hidden layers of one network. The inverse of the last row computes each hidden unit once, in $D$ steps.
 
