@@ -25,7 +25,7 @@ from autograder.engine import Engine, EngineFailure, Result
 from autograder.submission import LARGEST
 
 try:
-    from distributed import Client, WorkerPlugin, as_completed, get_worker
+    from distributed import CancelledError, Client, WorkerPlugin, as_completed, get_worker
 except ImportError:
     raise CourseError(
         "Grading on a cluster needs Dask. Here and on its machines: pip install"
@@ -38,6 +38,10 @@ FEWEST, MOST = 8, 32  # submissions a batch
 AHEAD = 2  # batches for each thread of the cluster that are under way at a time
 RETRIES = 2
 CONNECT = 30  # seconds
+LOST = (
+    "The connection to the Dask scheduler was lost. What is graded is kept. When it is back, run the same"
+    " command."
+)
 
 
 def run(
@@ -58,6 +62,8 @@ def run(
             raise CourseError(f"The cluster's workers cannot grade: {error}") from None
         try:
             yield from _feed(client, jobs)
+        except (OSError, CancelledError) as error:
+            raise CourseError(f"{LOST} ({error})") from None
         finally:
             with contextlib.suppress(Exception):  # a cluster that is gone has no plugin either
                 client.unregister_worker_plugin(NAME)
@@ -105,10 +111,7 @@ def _feed(client, jobs):
         if future.status == "finished":
             yield from _unpacked(batch, future.result())
         elif future.status != "error":
-            raise CourseError(
-                "The connection to the Dask scheduler was lost. What is graded is kept. When it is back,"
-                " run the same command."
-            )
+            raise CourseError(LOST)
         elif len(batch) > 1:
             batches.extend([job] for job in batch)
         else:

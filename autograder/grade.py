@@ -28,7 +28,7 @@ from autograder.gradebook import Writer
 from autograder.journal import Journal
 
 BATCH = 32  # results that are put away together, at most
-SOON = 0.5  # seconds after which those that have come are put away
+SOON = 1.0  # seconds after which those that have come are put away
 LONGEST_ID = 128  # characters of a student's name that nbgrader's gradebook takes
 VERSION = "1"  # raise it when the same submission would be graded differently
 TIMEOUT = 30  # seconds a cell
@@ -80,10 +80,9 @@ def grade(
     in_process runs the tests in the student's process, for tests that need it; a submission can then tamper
     with them. `say(done, of, what)` is told of each submission.
 
-    Raises CourseError without `trust`, when another run
-    is at work on this course, when a lesson that has submissions is not built, when the engine or the
-    cluster cannot be used, and when the disk or the gradebook cannot be written. What was graded by then
-    is kept, and the next run goes on from there.
+    Raises CourseError without `trust`, when another run is at work on this course, when a lesson that has
+    submissions is not built, when the engine or the cluster cannot be used, and when the disk or the
+    gradebook cannot be written. What was graded by then is kept, and the next run goes on from there.
     """
     engine = engine or _best_engine(in_process)
     if engine.tier == 0 and not trust:
@@ -98,22 +97,24 @@ def grade(
         keeper = Keeper(course, writer, graded)
         todo = keeper.take_over(jobs)
         say(0, len(todo), "")
-        if scheduler is None:
-            count = min(count or os.cpu_count() or 1, max(1, len(todo)))
-            answers = workers.run(todo, engine, (str(course.source), timeout), count)
-        else:
-            from autograder import dask
-
-            answers = dask.run(todo, engine, course, timeout, scheduler)
-        with closing(answers):
-            for number, (job, result, notebook, failure) in enumerate(answers, 1):
-                if result is None:
-                    graded.failed.append((job.student, job.lesson, failure))
-                else:
-                    keeper.keep(job, result, notebook)
-                say(number, len(todo), f"{job.student} {job.lesson}")
-        keeper.put_away()
+        answers = _answers(course, todo, engine, timeout, count, scheduler)
+        try:
+            with closing(answers):
+                for number, (job, result, notebook, failure) in enumerate(answers, 1):
+                    keeper.keep(job, result, notebook, failure)
+                    say(number, len(todo), f"{job.student} {job.lesson}")
+        finally:  # also when the engine or the cluster gives up
+            keeper.put_away()
         return graded
+
+
+def _answers(course, todo, engine, timeout, count, scheduler):
+    if scheduler is None:
+        count = min(count or os.cpu_count() or 1, max(1, len(todo)))
+        return workers.run(todo, engine, (str(course.source), timeout), count)
+    from autograder import dask
+
+    return dask.run(todo, engine, course, timeout, scheduler)
 
 
 @contextmanager
@@ -173,12 +174,13 @@ class Keeper:
         self.graded.resumed = len(missing)
         return todo
 
-    def keep(self, job: workers.Job, result: Result, notebook: dict) -> None:
-        """Takes a result. It is put away when a batch is full, or half a second after the last one was."""
-        scored, must = {check.grade_id for check in result.checks}, self.writer.graded_cells(job.lesson)
-        if scored != must:
+    def keep(self, job: workers.Job, result: Result | None, notebook: dict | None, failure: str) -> None:
+        """Takes what became of a job. It is put away with a full batch, or a second after the last one."""
+        if result is not None:
+            scored, must = {check.grade_id for check in result.checks}, self.writer.graded_cells(job.lesson)
             names = ", ".join(sorted(scored ^ must))
-            failure = f"The engine's result does not fit the lesson's graded cells: {names}"
+            failure = names and f"The engine's result does not fit the lesson's graded cells: {names}"
+        if failure:
             self.graded.failed.append((job.student, job.lesson, failure))
             return
         self.waiting.append((job, result, notebook))

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,7 +203,7 @@ class Writer:
         """
         for result in results:
             known = self.lessons[result.lesson]
-            timestamp = parse_utc(result.timestamp) if result.timestamp else None
+            timestamp = _moment(result.timestamp)
             extension = known.extensions.get(result.student)
             result.seconds_late = _seconds_late(timestamp, known.due, extension)
 
@@ -368,7 +369,7 @@ def _applied(connection: Connection) -> list:
 
 def _add_submissions(connection, known, results) -> None:
     _upsert(connection, Student.__table__, [{"id": result.student} for result in results], on=("id",))
-    stamped = [(result, parse_utc(result.timestamp) if result.timestamp else None) for result in results]
+    stamped = [(result, _moment(result.timestamp)) for result in results]
     for has_stamp, change in ((True, ("timestamp",)), (False, ())):
         rows = [
             {"id": new_uuid(), "assignment_id": known.assignment, "student_id": r.student, "timestamp": stamp}
@@ -394,6 +395,12 @@ def _deadlines(connection, known, students) -> tuple[datetime | None, dict[str, 
 
 def _due(connection, assignment) -> datetime | None:
     return connection.execute(select(Assignment.duedate).where(Assignment.id == assignment)).scalar()
+
+
+@lru_cache(maxsize=10_000)
+def _moment(timestamp: str) -> datetime | None:
+    """A time stamp as the gradebook keeps it: UTC, without a zone. Each is asked for more than once."""
+    return parse_utc(timestamp) if timestamp else None
 
 
 def _seconds_late(timestamp, due, extension) -> float:

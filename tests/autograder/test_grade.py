@@ -1,39 +1,27 @@
 """The grading run: what is new is graded once, whatever happens in between, and the gradebook agrees."""
 
-import json
 import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
 
 import pytest
-from courses import copy_of_fixture
-from engines import JOURNAL, PAUSE, OpenEngine, QuickEngine, graded_so_far
+from classes import LESSON, built_course, hand_in
+from engines import JOURNAL, OpenEngine, QuickEngine, graded_so_far
 from nbgrader.api import Gradebook
 
-from autograder import doctor, gradebook
-from autograder.build import build
+from autograder import doctor, gradebook, workers
 from autograder.course import Course, CourseError
 from autograder.engine import seed_of
-from autograder.grade import grade, journal_path, read_result
-
-LESSON = "03_triangles"
+from autograder.grade import grade, read_result
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    course = copy_of_fixture(tmp_path_factory.mktemp("built"))
-    build(course)
-    gradebook.register(course.gradebook, LESSON, "triangles", course.source / LESSON / "triangles.ipynb")
-    return course
+    return built_course(tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture
 def course(built, tmp_path, monkeypatch):
-    import shutil
-
     monkeypatch.setenv(JOURNAL, str(tmp_path / "journal"))
     return Course(shutil.copytree(built.folder, tmp_path / "course"))
 
@@ -41,21 +29,6 @@ def course(built, tmp_path, monkeypatch):
 @pytest.fixture
 def journal(tmp_path):
     return tmp_path / "journal"
-
-
-def release(course):
-    return json.loads((course.release / LESSON / "triangles.ipynb").read_text())
-
-
-def hand_in(course, student, answer="return 1", data=None, time="2026-09-30 10:00:00 UTC"):
-    notebook = release(course)
-    for cell in notebook["cells"]:
-        if cell["metadata"].get("nbgrader", {}).get("grade_id") == "triangle_area":
-            cell["source"] = f"def triangle_area(a, b, c):\n    {answer}\n"
-    folder = course.submitted / student / LESSON
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "triangles.ipynb").write_bytes(json.dumps(notebook).encode() if data is None else data)
-    (folder / "timestamp.txt").write_text(time)
 
 
 def run(course, **options):
@@ -205,38 +178,50 @@ def test_seeds_belong_to_students_and_salts():
     assert len({seed_of("salt", "ann"), seed_of("salt", "bob"), seed_of("pepper", "ann")}) == 3
 
 
-@pytest.mark.slow
-def test_killed_at_any_moment_and_run_again_gives_the_same_gradebook(course, journal):
-    students = [f"student{i}" for i in range(8)]
-    for student in students:
-        hand_in(course, student)
-    program = (
-        "from autograder.course import Course; from autograder.grade import grade\n"
-        "from engines import QuickEngine\n"
-        f"if __name__ == '__main__': grade(Course({str(course.folder)!r}), count=2, engine=QuickEngine)"
-    )
-    environment = {**os.environ, PAUSE: "0.15", "PYTHONPATH": str(Path(__file__).parent)}
-    for wanted in (1, 3, 5):
-        process = subprocess.Popen([sys.executable, "-c", program], env=environment)
-        deadline = time.monotonic() + 60
-        while len(_results(course)) < wanted and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    before = len(_results(course))
+def test_what_names_and_time_stamps_may_be(course):
+    """A name that databases refuse has no result and stops nobody; a time that means nothing is none."""
+    hand_in(course, "ann", time="yesterday or so")
+    hand_in(course, "x" * 129)
+    os.makedirs(os.fsencode(course.submitted) + b"/b\xffb/" + LESSON.encode())
     graded = run(course)
-    assert before >= 5
-    assert graded.failed == []
-    assert len(graded.results) + graded.unchanged == len(students)
-    assert gradebook.totals(course.gradebook, LESSON) == dict.fromkeys(students, 5.0)
-    with Gradebook(course.gradebook) as book:
-        for student in students:
-            notebook = book.find_submission_notebook("triangles", LESSON, student)
-            scores = {grade.name: grade.auto_score for grade in notebook.grades}
-            assert scores["triangle_area_test"] == 2.0
-    assert run(course).results == []
+    assert [line.student for line in graded.results] == ["ann"]
+    assert sorted(student[:3] for student, _, _ in graded.failed) == ["'b\\", "'xx"]
+    result = read_result(course, "ann", LESSON)
+    assert result.timestamp == ""
+    assert any("'yesterday or so' means nothing" in note for note in result.notes)
 
 
-def _results(course):
-    path = journal_path(course)
-    return path.read_bytes().splitlines() if path.is_file() else []
+class ForgetfulEngine(QuickEngine):
+    def grade(self, submission):
+        checks, notebook = super().grade(submission)
+        return checks[1:], notebook
+
+
+def test_a_result_that_lacks_a_cell_is_no_result(course, monkeypatch):
+    hand_in(course, "ann")
+    monkeypatch.setattr(workers, "run", in_this_process)
+    graded = grade(course, count=1, engine=ForgetfulEngine)
+    assert [(student, "does not fit" in reason) for student, _, reason in graded.failed] == [("ann", True)]
+    assert read_result(course, "ann", LESSON) is None
+    assert gradebook.totals(course.gradebook, LESSON) == {}
+
+
+def in_this_process(jobs, engine, arguments, count):
+    for job in jobs:
+        yield job, *workers.examine(engine(*arguments), job), ""
+
+
+def test_progress_says_what_is_done_of_how_many(course):
+    for student in ("ann", "bob", "cat"):
+        hand_in(course, student)
+    said = []
+    run(course, say=lambda *words: said.append(words))
+    assert [words[:2] for words in said] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert sorted(what for _, _, what in said[1:]) == [f"{s} {LESSON}" for s in ("ann", "bob", "cat")]
+
+
+def test_another_version_of_what_grades_grades_again(course, monkeypatch):
+    hand_in(course, "ann")
+    run(course)
+    monkeypatch.setattr(workers, "environment", lambda: "numpy 99")
+    assert len(run(course).results) == 1
