@@ -85,6 +85,15 @@ def the_way_back(x, mu, s):
 
 @wrong(
     "autoregressive_log_prob",
+    "You take s for the standard deviation itself, and s may be negative. What does the statement say the deviation is?",
+)
+def s_as_deviation(x, mu, s):
+    z = (x - mu) / s
+    return (-0.5 * (z.square() + math.log(2 * math.pi)) - s.log()).sum(-1)
+
+
+@wrong(
+    "autoregressive_log_prob",
     "You take exp(s) for the variance. What does the statement say exp(s_i) is?",
 )
 def s_as_log_variance(x, mu, s):
