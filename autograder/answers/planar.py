@@ -168,11 +168,20 @@ def not_divided(w, u):
 
 @wrong(
     "constrain",
-    "The -1 of m is missing: your w.u^ is above zero always, and the layer could never contract. Which bound did you derive?",
+    "Your w.u^ is above zero always, so that no layer could ever contract. Where does m end for c far below zero, and which bound did you derive?",
 )
 def never_contracts(w, u):
     c = (w * u).sum(-1, keepdim=True)
     return u + (F.softplus(c) - c) * w / w.square().sum(-1, keepdim=True)
+
+
+@wrong(
+    "constrain",
+    "Your w.u^ is above 1 always: every layer stretches space at its hyperplane. Put your bound into 1 + c tanh'(a), at the a where tanh is steepest. What do you get?",
+)
+def bound_with_the_wrong_sign(w, u):
+    c = (w * u).sum(-1, keepdim=True)
+    return u + (F.softplus(c) + 1 - c) * w / w.square().sum(-1, keepdim=True)
 
 
 @wrong(
@@ -201,6 +210,15 @@ def exp_overflows(w, u):
 def part_across_lost(w, u):
     c = (w * u).sum(-1, keepdim=True)
     return (F.softplus(c) - 1) * w / w.square().sum(-1, keepdim=True)
+
+
+@wrong(
+    "constrain",
+    "For one layer it is right. In a stack you sum the products of all layers into one number: over which axis does w.u go?",
+)
+def one_product_for_the_stack(w, u):
+    c = (w * u).sum()
+    return u + (F.softplus(c) - 1 - c) * w / w.square().sum()
 
 
 @wrong(
@@ -333,11 +351,25 @@ def step_added(y, w, u, b):
 
 @wrong(
     "planar_inverse",
-    "Your bracket is fixed, and the roots of far points lie outside of it: s may be anything. Between which two numbers, made from s and c, does the root lie?",
+    "Your search starts between s - 1 and s + 1, and for large c the root is not there. It is tanh that lies between -1 and 1: what stands before it in the equation?",
 )
-def bracket_too_small(y, w, u, b):
+def bracket_without_c(y, w, u, b):
     s, c = y @ w + b, w @ u
-    low, high = torch.full_like(s, -10.0), torch.full_like(s, 10.0)
+    low, high = s - 1, s + 1
+    for _ in range(60):
+        a = (low + high) / 2
+        below = a + c * torch.tanh(a) < s
+        low, high = torch.where(below, a, low), torch.where(below, high, a)
+    return y - torch.tanh(a)[..., None] * u
+
+
+@wrong(
+    "planar_inverse",
+    "It is right for c > 0 alone. For a negative c your lower end s - c lies above the upper end s + c. What do the bars in the statement do?",
+)
+def bracket_upside_down(y, w, u, b):
+    s, c = y @ w + b, w @ u
+    low, high = s - c, s + c
     for _ in range(60):
         a = (low + high) / 2
         below = a + c * torch.tanh(a) < s
@@ -913,7 +945,7 @@ def log_det_added(energy, layers, steps, rate):
 
 @wrong(
     "fit_energy",
-    "All your draws sit where the target is highest, on a spot that is much too small. Which term of the loss rewards q for being spread out, and does it reach the gradient?",
+    "All your draws sit where the target is highest, on a spot that is much too small. Which term of the loss rewards q for being spread out, and does all of it reach the gradient?",
     when=is_a_point_or_two,
 )
 def log_det_forgotten(energy, layers, steps, rate):

@@ -275,7 +275,7 @@ play(
 # %% [markdown]
 # **What one bend can do.** With $w^\top u < 0$ it contracts space towards the hyperplane: a ridge of density. With $w^\top u > 0$ it tears space apart there: a valley, which can cut one hump into two. With $w^\top u = 0$ it shears, and no density changes.
 #
-# **What it cannot do.** The log-determinant depends on $w^\top z$ alone: a ridge runs along the *whole* hyperplane. Far out $\tanh$ is flat, so both sides move rigidly and the tails stay Gaussian. And every point moves along the same $u$. Guess what that means in fifty dimensions.
+# **What it cannot do.** The log-determinant depends on $w^\top z$ alone: a ridge runs along the *whole* hyperplane. Far out $\tanh$ is flat, so both sides move rigidly and the tails stay Gaussian. And every point moves along the same $u$.
 
 # %% tags=["show", "hide-input"]
 predict(
@@ -303,14 +303,14 @@ print(
 #
 # $$w^\top y + b = a + c\tanh(a), \qquad c = w^\top u .$$
 #
-# One equation in one unknown. If its right side always rises, $a$ is determined by $y$, and then so is $z = y - u\tanh(a)$. If it does not always rise, two values of $a$ share one $y$: the layer folds. Below is that right side for three values of $c$.
+# One equation in one unknown. If its right side always rises, $a$ is determined by $y$, and then so is $z = y - u\tanh(a)$. If it does not always rise, two values of $a$ share one $y$: the layer folds. Below, on the left, is that right side for three values of $c$; on the right, what a fold does to densities. The truth at $y$ is the *sum* of the claims made there, so each claim is too low.
 
 # %% tags=["show", "hide-input"]
 a = torch.linspace(-4, 4, 401)
 fig, (left, right) = plots.figure(columns=2)
-for c in (2.0, -1.0, -3.0):
+for c in (2.0, -0.5, -3.0):
     left.plot(a, a + c * torch.tanh(a), label=f"c = {c:g}")
-left.set(xlabel="a", ylabel="a + c tanh(a)", title="rises always, barely, not", ylim=(-5, 5))
+left.set(xlabel="a", ylabel="a + c tanh(a)", title="two rise everywhere, one does not", ylim=(-5, 5))
 left.legend()
 draws = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
 folded = draws - 3 * torch.tanh(draws)
@@ -335,17 +335,17 @@ right.set(
 right.legend(fontsize=8)
 plots.show(
     fig,
-    alt="Left: a + c tanh(a) against a. For c = 2 it rises; for c = -1 it rises and is flat at zero; for c = -3 it falls between two turning points. Right: a histogram of samples pushed through the folding layer, and the density that the formula claims: up to three different values at one place, all below the histogram.",
+    alt="Left: a + c tanh(a) against a. For c = 2 it rises steeply at zero; for c = -0.5 it rises more slowly there; for c = -3 it falls between two turning points. Right: a histogram of samples pushed through the folding layer, and the density that the formula claims: up to three different values at one place, all below the histogram.",
 )
 
 # %% [markdown] exercise="constrain" title="no folds" difficulty=3 importance=5 minutes=15
-# Derive on paper for which $c$ the function $a + c\tanh(a)$ never falls. (Between which two numbers does $\tanh'$ lie?) You will find a bound on $w^\top u$.
+# Derive on paper for which $c$ the function $a + c\tanh(a)$ never falls. (Between which two numbers does $\tanh'$ lie?) You will find a lower bound $c_{\min}$ on $w^\top u$.
 #
 # An optimizer knows nothing of bounds. So it may move any $w$ and $u$, and the layer uses another vector, $\hat u$, that obeys. Rezende and Mohamed's choice: leave $u$ alone *across* $w$, and change it along $w$ so that
 #
-# $$w^\top \hat u = m(w^\top u), \qquad m(c) = -1 + \log(1 + e^{c}),$$
+# $$w^\top \hat u = m(w^\top u), \qquad m(c) = c_{\min} + \log(1 + e^{c}),$$
 #
-# which lies above your bound for every $c$, and is nearly $c - 1$ when $c$ is large. Find the number $t$ with $\hat u = u + t\,w$, and write `constrain(w, u)`. Both have shape `(..., D)`, a vector for each layer, and so has the result. For example $w = (2, 0)$ and $u = (0, 5)$ give $\hat u = (-0.153, 5)$. It must stay finite for $w^\top u$ between $-1000$ and $1000$.
+# which lies above your bound for every $c$. Find the number $t$ with $\hat u = u + t\,w$, and write `constrain(w, u)`. Both have shape `(..., D)`, a vector for each layer, and so has the result. For example $w = (2, 0)$ and $u = (0, 5)$ give $\hat u = (-0.153, 5)$. It must stay finite for $w^\top u$ between $-1000$ and $1000$.
 #
 # <details><summary>"It is right while w has length 1"</summary>
 #
@@ -371,7 +371,7 @@ plots.show(
 
 # %% solution="constrain"
 def constrain(w, u):
-    """u^ with w.u^ = log(1 + exp(w.u)) - 1, moved along w alone. w, u: (..., D) -> (..., D)."""
+    """u^ with w.u^ = m(w.u), moved along w alone. w, u: (..., D) -> (..., D)."""
     ### BEGIN SOLUTION
     c = (w * u).sum(-1, keepdim=True)
     m = torch.nn.functional.softplus(c) - 1
@@ -388,12 +388,13 @@ from autograder import check
 
 def by_search(w, u):
     """The slow specification: for each layer the t with w.(u + t w) = m(w.u), by bisection."""
+    steepest = max((math.tanh(k * 1e-3 + 5e-7) - math.tanh(k * 1e-3 - 5e-7)) / 1e-6 for k in range(-9, 10))
     vectors = []
     for w_k, u_k in zip(
         w.reshape(-1, w.shape[-1]).tolist(), u.reshape(-1, w.shape[-1]).tolist(), strict=True
     ):
         c = sum(x * y for x, y in zip(w_k, u_k, strict=True))
-        m = max(c, 0) + math.log1p(math.exp(-abs(c))) - 1
+        m = max(c, 0) + math.log1p(math.exp(-abs(c))) - 1 / steepest
         low, high = -1e4, 1e4
         for _ in range(100):
             t = (low + high) / 2
@@ -442,7 +443,7 @@ for shape, dtype in [
 check.values("planar.constrain", cases, reference)
 
 # %% [markdown] exercise="planar_inverse" title="a root for each point" difficulty=3 importance=4 minutes=15
-# A layer that does not fold has an inverse, though no formula for it. Many libraries stop there, and raise an error. But the equation above is *scalar*: with $s = w^\top y + b$ known, find the $a$ with
+# A layer that does not fold has an inverse, though no formula for it. Many libraries stop there. But the equation above is *scalar*: with $s = w^\top y + b$ known, find the $a$ with
 #
 # $$a + c\tanh(a) = s, \qquad c = w^\top u > -1,$$
 #
@@ -589,7 +590,7 @@ play(
 #
 # $$f(z) = z + \beta\, h(r)\, y .$$
 #
-# Turn the axes so that the first one points along $y$. A small step *across* $y$ leaves $r$ as it is, so it is scaled as $y$ is, by $1 + \beta h$. A step *along* $y$ changes $r$, and is scaled by the derivative of $r + \beta h(r)\, r$. In these axes $J$ is diagonal. The layer does not fold if $\beta \ge -\alpha$: both factors are smallest at $r = 0$, where they are $1 + \beta/\alpha$.
+# Turn the axes so that the first one points along $y$. A small step *across* $y$ leaves $r$ as it is, so it is scaled as $y$ is, by $1 + \beta h$. A step *along* $y$ changes $r$, and is scaled by the derivative of $r + \beta h(r)\, r$. In these axes $J$ is diagonal. The layer does not fold if $\beta \ge -\alpha$: for negative $\beta$ both factors are smallest at $r = 0$, where they are $1 + \beta/\alpha$.
 #
 # **Sylvester.** $M$ planar layers in one: $f(z) = z + A\tanh(Bz + b)$, with $A$ of shape $D \times M$, $B$ of $M \times D$. The rule for its determinant is *Sylvester's identity*,
 #
@@ -697,7 +698,7 @@ check.values("planar.radial_layer", cases, reference)
 # | `"small"` | the determinant of $I_M + \Lambda B A$, with $BA = SQ^\top QR$ | $O(DM + M^3)$ |
 # | `"diagonal"` | $R$, $S$ and $\Lambda$ alone, believing that $Q^\top Q = I$ | $O(DM)$ |
 #
-# `torch.linalg.slogdet(matrices).logabsdet` takes matrices of shape `(..., n, n)`. The test also hands you a $Q$ whose columns are *not* orthonormal. Then the first two must still agree, and the third gives another number: that is what a false belief costs. A released library once transposed one of the factors, and nobody's loss complained; a comparison like yours finds that in a second.
+# `torch.linalg.slogdet(matrices).logabsdet` takes matrices of shape `(..., n, n)`. The test also hands you a $Q$ whose columns are *not* orthonormal. Then the first two must still agree, and the third gives another number: that is what a false belief costs. A released library transposed a factor; a comparison like yours finds that in a second.
 #
 # <details><summary>"My three ways disagree although Q is orthonormal"</summary>
 #
@@ -808,13 +809,13 @@ check.values("planar.sylvester_log_det", cases, reference)
 # %% [markdown]
 # ## 4. Fit what you know up to a constant
 #
-# Back to the picture at the top. We know $\log\tilde p(z) = -U(z)$, where $p = \tilde p/Z$ and nobody tells us $Z$. No data, so no likelihood to maximize. But draws of $q_K$ are cheap, and for each we know $\log q_K(z_K)$. So minimize the *reverse KL divergence*, in which the expectation is over the model:
+# We know $\log\tilde p(z) = -U(z)$, where $p = \tilde p/Z$ and nobody tells us $Z$. No data, so no likelihood to maximize. But draws of $q_K$ are cheap, and for each we know $\log q_K(z_K)$. So minimize the *reverse KL divergence*, in which the expectation is over the model:
 #
 # $$\mathrm{KL}(q_K \,\|\, p) = \mathbb{E}_{q_0}\bigl[\log q_0(z_0) - \textstyle\sum_k \log\lvert\det J_k\rvert - \log\tilde p(z_K)\bigr] + \log Z .$$
 #
 # The unknown $\log Z$ is a constant: the bracket is all that an optimizer needs. And since a KL is never negative, the bracket is at least $-\log Z$. That is *variational inference*.
 #
-# Rezende and Mohamed tested four energies. $U_1$ is two arcs; $U_2$, $U_3$ and $U_4$ are waves along $z_1$. The paper shows them in a window. Do all four have a $Z$? Compute it in larger and larger boxes.
+# Rezende and Mohamed tested four energies. $U_1$ is two arcs; $U_2$, $U_3$ and $U_4$ are waves along $z_1$. Do all four have a $Z$? Compute it in larger and larger boxes.
 
 # %% tags=["show"]
 print("log of the integral of exp(-U) over abs z₁ < B, abs z₂ < 8")
@@ -835,11 +836,11 @@ between_walls = targets.integral(lambda z: log_target("U2", z), (-8, 8, -8, 8), 
 print(f"U2 between soft walls: {math.log(between_walls):.4f}, and by hand {LOG_Z['U2']:.4f}")
 
 # %% [markdown] exercise="below_zero" title="the impossible divergence" difficulty=2 importance=5 minutes=8
-# Only $U_1$ settles, at 1.8775. For the others $Z$ doubles with the box (the logarithm grows by $\log 2 = 0.6931$): on the plane they are no densities, and "the KL to $U_2$" means nothing before you state a *domain*. Adding $0.1\lvert z_1\rvert$ makes densities of them, with the $\log Z$ of the last column; but a density of fifteen waves is beyond any short flow. We fit $U_2$ between soft walls at $\pm 4$: two waves, $\log Z = 2.2002$.
+# Only $U_1$ settles, at 1.8775. For the others $Z$ doubles with the box (the logarithm grows by $\log 2 = 0.6931$): on the plane they are no densities, and "the KL to $U_2$" means nothing before you state a *domain*. Adding $0.1\lvert z_1\rvert$ makes densities of them, with the $\log Z$ of the last column; but a density that long is beyond a short flow. We fit $U_2$ between soft walls at $\pm 4$: two waves, $\log Z = 2.2002$.
 #
 # Where $Z$ *is* known, the estimated KL convicts bugs: it may be as large as it likes, and never truly below zero. Write the alarm. `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns three things: the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and a bool, the alarm: True if $\hat k < -4s$, and also if $\hat k$ is no number.
 #
-# The cell after the test puts five suspects before *your* alarm.
+# After the test, six suspects meet *your* alarm.
 #
 # <details><summary>"An estimate that is nan raises no alarm"</summary>
 #
@@ -948,7 +949,7 @@ print(f"{'folds (c = -3)':40} {kl:7.3f} {error:7.3f}  {raised!s:6} none: it has 
 #
 # Write `fit_energy(energy, layers, steps, rate)`. `energy` is `"U1"` or `"U2"`, for `log_target(energy, z)`. `layers` is a triple `(w, u, b)` of shapes `(K, 2)`, `(K, 2)`, `(K,)`, the first layer first; each bends with $\hat u$, from `constrain(w, u)`. Return the trained triple, with the free $u$, detached; what came in stays as it was.
 #
-# Use Adam on 256 fresh draws of $q_0$ a step. In step $k$ the step size is `rate * (1 - k / steps)`, and `beta = min(1.0, 0.01 + 2 * k / steps)`. The check starts above *one* arc, takes 400 steps, and wants a KL below 0.25 nats on fresh draws: without annealing it stays at 0.69.
+# Use Adam on 256 fresh draws of $q_0$ a step. In step $k$ the step size is `rate * (1 - k / steps)`, and `beta = min(1.0, 0.01 + 2 * k / steps)`. The check starts above *one* arc, takes 400 steps, and wants a KL below 0.4 nats on fresh draws: without annealing it stays at 0.69.
 #
 # <details><summary>"All my draws end up on one spot"</summary>
 #
@@ -1000,7 +1001,9 @@ import math
 
 import torch
 from autograder import check
+from flowkit import Compose
 from flowkit.energies import ENERGIES
+from flowkit.planar import Planar
 
 
 def start(K, seed, shift):
@@ -1014,15 +1017,14 @@ def start(K, seed, shift):
     return w, u, b
 
 
-def push(z, w, u, b):
-    """z_K and the sum of the log-dets."""
-    c = (w * u).sum(-1, keepdim=True)
-    u = u + (torch.nn.functional.softplus(c) - 1 - c) * w / w.square().sum(-1, keepdim=True)
-    total = torch.zeros(len(z))
-    for w_k, u_k, b_k in zip(w, u, b, strict=True):
-        h = torch.tanh(z @ w_k + b_k)
-        z, total = z + h[:, None] * u_k, total + torch.log1p((1 - h * h) * (w_k @ u_k))
-    return z, total
+def as_bijection(layers):
+    """The layers as flowkit has them: each constrains its u by itself."""
+    bends = []
+    for w, u, b in zip(*layers, strict=True):
+        bend = Planar(2)
+        bend.w.data, bend.u.data, bend.b.data = w.detach(), u.detach(), b.detach()
+        bends.append(bend)
+    return Compose(*bends)
 
 
 def judge(returned, energy, layers, steps, rate):
@@ -1035,14 +1037,14 @@ def judge(returned, energy, layers, steps, rate):
         return f"{', '.join(still)} came back with the numbers that went in. What does your optimizer hold?"
     z0 = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
-        z, total = push(z0, *returned)
+        z, total = as_bijection(returned).forward(z0)
         log_q = -0.5 * z0.square().sum(-1) - math.log(2 * math.pi) - total
         kl = (log_q + ENERGIES[energy].potential(z)).mean().item() + ENERGIES[energy].log_z
     on_the_right = (z[:, 0] > 0).double().mean()
-    if not kl <= 0.25:
+    if not kl <= 0.4:
         return (
-            f"On fresh draws the KL is {kl:.2g} nats, and 0.25 would do; {on_the_right:.0%} of the draws lie on the right. "
-            "Does the loss fall? Does it add up the log-determinants of all layers?"
+            f"On fresh draws the KL is {kl:.2g} nats, and 0.4 would do; {on_the_right:.0%} of the draws lie on the right. "
+            "Does the loss fall? Does the step size? Does the sum hold the log-determinants of all layers?"
         )
 
 
@@ -1087,7 +1089,7 @@ def kl_of(returned, energy):
 def judge_fresh(returned, energy, layers, steps, rate):
     with torch.no_grad():
         kl = kl_of(returned, energy)
-    if not -0.1 <= kl <= 0.3:
+    if not -0.1 <= kl <= 0.4:
         return f"From another start, on fresh draws, the KL to {energy} is {kl:.2g} nats."
 
 
@@ -1110,10 +1112,8 @@ alarm = check.yours("planar.below_zero", otherwise=reference_alarm)
 
 def usable(layers):
     """(w, u^, b) of each layer, in double precision."""
-    w, u, b = (part.double() for part in layers)
-    dot = (w * u).sum(-1, keepdim=True)
-    u = u + (library.softplus(-dot) - 1) * w / w.square().sum(-1, keepdim=True)
-    return list(zip(w, u, b, strict=True))
+    bends = [as_layer(*(part.double() for part in layer)) for layer in zip(*layers, strict=True)]
+    return [(bend.w.detach(), bend.constrained()[0].detach(), bend.b.detach()) for bend in bends]
 
 
 def log_prob(bends, z):
@@ -1129,7 +1129,7 @@ trained, results = {}, {}
 cloud = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 fig, axes = plots.figure(rows=1, columns=4, width=9.0, height=2.6)
 for energy, pair in zip(("U1", "U2"), axes.reshape(2, 2), strict=True):
-    bends = trained[energy] = usable(fit(energy, new_layers(32, seed=0), 1500, 3e-2))
+    bends = trained[energy] = usable(fit(energy, new_layers(32, seed=0), 1000, 3e-2))
     z, log_q = cloud, base_log_density(cloud)
     for w, u, b in bends:
         z, log_det = layer(z, w, u, b)
@@ -1186,7 +1186,7 @@ play(draw_steps, energy=choice(["U1", "U2"], label="target"), step=slider(0, 32,
 #
 # <!-- words -->
 #
-# **Where it is used.** Variational inference in few dimensions, and the posteriors of variational autoencoders, where such layers first stood.
+# **Where it is used.** Variational inference in few dimensions, and the posteriors of variational autoencoders.
 #
 # **Further reading.** Rezende and Mohamed, *Variational inference with normalizing flows* (2015), sections 3 and 4 and appendix A: these layers, their constraints and the four energies. Van den Berg, Hasenclever, Tomczak and Welling, *Sylvester normalizing flows for variational inference* (2018), section 3. Kong and Chaudhuri, *The expressive power of a class of normalizing flow models* (2020), proves what such layers cannot reach in many dimensions.
 #

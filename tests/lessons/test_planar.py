@@ -48,7 +48,7 @@ def kl_to_u1(page, layers):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_from_above_one_arc_annealing_finds_the_other_and_nothing_else_does(page, seed):
     layers = page.start(24, seed, 2.0)
-    assert kl_to_u1(page, page.fit_energy("U1", layers, 400, 5e-2)) < 0.25
+    assert kl_to_u1(page, page.fit_energy("U1", layers, 400, 5e-2)) < 0.4
     assert kl_to_u1(page, not_annealed("U1", layers, 400, 5e-2)) == pytest.approx(math.log(2), abs=0.1)
 
 
