@@ -26,20 +26,25 @@ import zuko
 from torch import nn
 from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 from zuko.flows.coupling import GeneralCouplingTransform
-from zuko.transforms import MonotonicRQSTransform
+from zuko.transforms import FreeFormJacobianTransform, MonotonicRQSTransform
 
 from flowkit import Compose, StandardNormal
+from flowkit.adaptive_ode import adaptive
 from flowkit.autoregressive import IAF, MAF, orders, standardize
+from flowkit.continuous import CNF
 from flowkit.coupling import affine, coupling
 from flowkit.coupling import half_mask as half
 from flowkit.glow import Conv1x1
 from flowkit.lab.nets import mlp
+from flowkit.lipschitz import lipschitz_mlp
+from flowkit.neural_ode import TimeField
 from flowkit.planar import Planar
+from flowkit.residual import Residual
 from flowkit.splines import rational_quadratic
 
 DIM, LAYERS, HIDDEN, BATCH, BINS = 16, 8, (64, 64), 1024, 8
 IMAGE = (12, 8, 8)
-SHAPES = {"1x1 convolution": (768,), "MAF, D = 64": (64,), "MAF, D = 256": (256,)}  # of a point, where it is not (DIM,)
+SHAPES = {"1x1 convolution": (768,), "MAF, D = 64": (64,), "MAF, D = 256": (256,)}  # others: (DIM,)
 RESULTS = Path(__file__).parent / "results" / "flows.json"
 LIBRARIES = ("flowkit", "zuko", "nflows", "normflows")
 
@@ -175,6 +180,40 @@ def planar() -> dict:
     return {"flowkit": (f[0], None, f[1]), "normflows": (theirs[0], None, theirs[2])}
 
 
+def residual() -> dict:
+    """The same contractions in both; normflows takes a series of 20 exact traces, flowkit one LU."""
+    nets = [lipschitz_mlp(DIM, HIDDEN) for _ in range(LAYERS)]
+    theirs = [
+        nf.flows.Residual(g, reduce_memory=False, exact_trace=True, n_power_series=20) for g in nets[::-1]
+    ]
+    return {
+        "flowkit": ours(*(Residual(g, 0.9) for g in nets)),
+        "normflows": of_normflows(*theirs),
+    }
+
+
+def continuous(probes: int = 0) -> dict:
+    """Dormand-Prince at one tolerance; both take gradients by the adjoint method, at a flat memory.
+
+    The weights are three times those at the start: a field that bends, as a trained one does. zuko crosses
+    the gentle field of a fresh network in one step, and holds its log-det to 100 times the tolerance.
+    """
+    field = TimeField(mlp(DIM + 1, DIM, HIDDEN, nn.Tanh, zero_last=False))
+    with torch.no_grad():
+        for parameter in field.parameters():
+            parameter.mul_(3)
+    tolerance = {"rtol": 1e-5, "atol": 1e-6}
+    flow = CNF(field, partial(adaptive, **tolerance), probes=probes, flat_memory=True)
+    zero, one = torch.tensor(0.0), torch.tensor(1.0)
+    peer = FreeFormJacobianTransform(
+        field, zero, one, tuple(field.parameters()), exact=not probes, **tolerance
+    )
+    return {
+        "flowkit": (field, flow.forward, flow.inverse),
+        "zuko": (field, peer.call_and_ladj, peer.inv.call_and_ladj),
+    }
+
+
 def one_by_one_convolution() -> dict:
     """Images (C, H, W); flowkit's points are the flat vectors."""
     channels = IMAGE[0]
@@ -210,6 +249,9 @@ ROWS = {  # name: (makes the flows, points in a batch, operations)
     "MAF, D = 256": (partial(autoregressive, 256, 2), 64, ("log_prob", "train", "sample")),
     "IAF": (partial(autoregressive, inverse=True), BATCH, ("log_prob", "sample")),
     "1x1 convolution": (one_by_one_convolution, 64, ("log_prob", "train", "sample")),
+    "residual": (residual, 256, ("log_prob", "train", "sample")),
+    "CNF": (continuous, 256, ("log_prob", "train", "sample")),
+    "CNF, one probe": (partial(continuous, probes=1), 256, ("log_prob", "train", "sample")),
     "planar": (planar, BATCH, ("sample", "train backwards")),
 }
 

@@ -25,6 +25,8 @@ PointField = Callable[[Tensor, Tensor], Tensor]  # field(t, x): (..., D) -> (...
 def pulled(field: PointField, t: Tensor, x: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """g(t, x), and (dg/dx)' e for each of K vectors e: (K, D) or (K, ..., D) -> (K, ..., D)."""
     v, pull = torch.func.vjp(lambda x: field(t, x), x)  # type: ignore[misc]
+    if len(vectors) == 1:  # one probe, the usual number, needs no vmap
+        return v, pull(vectors[0].expand_as(x))[0][None]
     return v, torch.func.vmap(lambda e: pull(e.expand_as(x))[0])(vectors)
 
 
@@ -96,8 +98,8 @@ class CNF(Bijection):
         rtol=1e-5, atol=1e-5), the default.
     probes: K > 0 estimates the trace by Hutchinson's estimator with K probes drawn by `noise`, rademacher or
         gaussian of `flowkit.hutchinson`. They are drawn once a solve and kept: one fixed integrand, that a
-        solver can follow. log_det is then random and unbiased; z is not random. 0, the default, takes the exact trace.
-        May be set at any time: train with 1, evaluate with 0.
+        solver can follow. log_det is then random and unbiased; z is not random. 0, the default, takes the
+        exact trace. May be set at any time: train with 1, evaluate with 0.
     flat_memory: gradients by the adjoint method: memory that does not grow with the steps (`adjoint`).
     Parameters: those of the field. Raises ValueError for points without dimensions or a missing context;
         what the solver raises.
