@@ -46,7 +46,7 @@ LOST = (
 
 def run(
     jobs: list[workers.Job], engine: type[Engine], course: Course, timeout: int, scheduler: "str | Client"
-) -> Iterator[tuple[workers.Job, Result | None, dict | None, str]]:
+) -> Iterator[tuple[workers.Job, Result | None, str | None, str]]:
     """As `workers.run`, on the cluster of a scheduler: its address, or a Client that is connected to it.
 
     Raises CourseError when the cluster cannot be reached, or when its workers differ from this machine in

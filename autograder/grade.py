@@ -150,7 +150,7 @@ class Keeper:
     def __init__(self, course: Course, writer: Writer, graded: Graded):
         self.course, self.writer, self.graded = course, writer, graded
         self.journal = Journal(journal_path(course))
-        self.waiting: list[tuple[workers.Job, Result, dict]] = []
+        self.waiting: list[tuple[workers.Job, Result, str]] = []
         self.last = time.monotonic()
 
     def take_over(self, jobs: list[workers.Job]) -> list[workers.Job]:
@@ -174,7 +174,7 @@ class Keeper:
         self.graded.resumed = len(missing)
         return todo
 
-    def keep(self, job: workers.Job, result: Result | None, notebook: dict | None, failure: str) -> None:
+    def keep(self, job: workers.Job, result: Result | None, notebook: str | None, failure: str) -> None:
         """Takes what became of a job. It is put away with a full batch, or a second after the last one."""
         if result is not None:
             scored, must = {check.grade_id for check in result.checks}, self.writer.graded_cells(job.lesson)
@@ -226,13 +226,10 @@ def _graded_notebook(course, job):
 
 
 def _keep_notebook(course, job, notebook):
-    import nbformat
-
-    text = nbformat.writes(nbformat.from_dict(notebook))
     path = _graded_notebook(course, job)
     if job.timestamp:
         _write_whole(path.with_name("timestamp.txt"), job.timestamp.encode())
-    _write_whole(path, text.encode())
+    _write_whole(path, notebook.encode(errors="replace"))  # JSON has half characters, and UTF-8 has none
 
 
 def _write_whole(path, data):

@@ -19,6 +19,8 @@ from importlib import import_module, metadata
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+import nbformat
+
 from autograder import submission
 from autograder.engine import UNTOUCHED, Check, Engine, EngineFailure, Mended, Result
 
@@ -42,8 +44,10 @@ class Job:
     notes: tuple[str, ...] = ()
 
 
-def examine(engine: Engine, job: Job) -> tuple[Result, dict]:
-    """Reads, mends and grades one submission, readable or not. Raises EngineFailure alone."""
+def examine(engine: Engine, job: Job) -> tuple[Result, str]:
+    """Reads, mends and grades one submission, readable or not: its result, and the text of its graded
+    notebook. Raises EngineFailure alone.
+    """
     began = time.monotonic()
     release = json.loads(Path(job.release).read_text(encoding="utf-8"))
     for cell in release["cells"]:
@@ -67,7 +71,7 @@ def examine(engine: Engine, job: Job) -> tuple[Result, dict]:
         work = Mended(job.student, job.lesson, job.topic, mended, job.seed)
         result.checks, notebook = engine.grade(work)
     result.seconds = time.monotonic() - began
-    return result, notebook
+    return result, nbformat.writes(nbformat.from_dict(notebook))
 
 
 def _untouched(mended, release):
@@ -102,7 +106,7 @@ def _nothing(release, reason):
 
 def run(
     jobs: list[Job], engine: type[Engine], arguments: tuple, count: int, idle: list["Worker"] | None = None
-) -> Iterator[tuple[Job, Result | None, dict | None, str]]:
+) -> Iterator[tuple[Job, Result | None, str | None, str]]:
     """Grades the jobs in `count` processes, and yields each as it is done: job, result, notebook, failure.
 
     Each process makes its engine by `engine(*arguments)`; the arguments are plain data. A process that dies
@@ -159,12 +163,12 @@ KILLED = "The process that graded it was killed, twice. Is there enough memory?"
 READY = object()
 
 
-def answer(result: Result | None, notebook: dict | None, failure: str) -> dict:
+def answer(result: Result | None, notebook: str | None, failure: str) -> dict:
     """What a worker says of a job, as plain data."""
     return {"result": result and result.as_dict(), "notebook": notebook, "failure": failure}
 
 
-def outcome(answer: dict) -> tuple[Result | None, dict | None, str]:
+def outcome(answer: dict) -> tuple[Result | None, str | None, str]:
     """The inverse of `answer`."""
     result = Result.from_dict(answer["result"]) if answer["result"] else None
     return result, answer["notebook"], answer["failure"]

@@ -178,6 +178,14 @@ def test_seeds_belong_to_students_and_salts():
     assert len({seed_of("salt", "ann"), seed_of("salt", "bob"), seed_of("pepper", "ann")}) == 3
 
 
+def test_half_a_character_stops_nobody(course):
+    hand_in(course, "ann", "return '\ud800'")
+    hand_in(course, "bob")
+    assert sorted(line.student for line in run(course).results) == ["ann", "bob"]
+    text = (course.autograded / "ann" / LESSON / "triangles.ipynb").read_text(encoding="utf-8")
+    assert "return '?'" in text
+
+
 def test_what_names_and_time_stamps_may_be(course):
     """A name that databases refuse has no result and stops nobody; a time that means nothing is none."""
     hand_in(course, "ann", time="yesterday or so")

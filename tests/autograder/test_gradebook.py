@@ -220,9 +220,9 @@ def test_a_submission_costs_the_same_among_two_thousand_as_among_twenty(course):
     def seconds(writer, start):
         took = []
         for place in range(start, start + 5 * 32, 32):
-            began = time.perf_counter()
+            began = time.thread_time()
             writer.apply(batch(place, 32))
-            took.append((time.perf_counter() - began) / 32)
+            took.append((time.thread_time() - began) / 32)
         return min(took)
 
     with Writer(course) as writer:
@@ -232,5 +232,5 @@ def test_a_submission_costs_the_same_among_two_thousand_as_among_twenty(course):
         for place in range(400, 2400, 100):
             writer.apply(batch(place, 100))
         many = seconds(writer, 3000)
-    assert many < 0.003
-    assert many < 2 * few + 0.0005
+    assert many < 0.001
+    assert many < 1.5 * few + 0.0001
