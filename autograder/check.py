@@ -112,6 +112,7 @@ def values(
     answer = _find(exercise, sys._getframe(1).f_globals)
     trials = [_trial(case, reference) for case in cases]
     with _same_draws() as rewind:
+        _announce(answer, trials, use, rewind)
         for number, trial in enumerate(trials):
             error = _run(answer, trial, use, rewind)
             if error is not None:
@@ -256,6 +257,14 @@ def _parameters(function: Callable) -> list[str]:
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     star = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
     return names + ([f"{star}[{i}]" for i in range(20)] if star else [])
+
+
+def _announce(answer: _Answer, trials: list[Trial], use: Callable | None, rewind: Callable) -> None:
+    """Tells a stand-in for an object of another process which calls will come: they go there together."""
+    announce = getattr(answer.found, "_announce_calls_", None)
+    if use is None and announce is not None:
+        rewind()
+        announce([(trial.args, trial.kwargs) for trial in trials])
 
 
 def _run(answer: _Answer, trial: Trial, use: Callable | None, rewind: Callable) -> BaseException | None:

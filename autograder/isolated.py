@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -137,6 +138,7 @@ class _Examiner:
     def __init__(self, lesson, path, settings):
         self.lesson = lesson
         self.tests = read_lesson(path, lesson[1]).sources
+        self.complaints = tempfile.TemporaryFile()  # noqa: SIM115
         self.pipe, far = socket.socketpair()
         settings = {**settings, "source": str(path), "topic": lesson[1]}
         one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -146,7 +148,7 @@ class _Examiner:
             pass_fds=(far.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=self.complaints,
         )
         far.close()
         try:
@@ -164,15 +166,18 @@ class _Examiner:
     def said(self):
         """The last that it wrote to stderr; it is ended for that."""
         self.process.kill()
-        return self.process.communicate()[1][-2000:].decode(errors="replace").strip()
+        self.process.wait()
+        self.complaints.seek(0)
+        return self.complaints.read()[-2000:].decode(errors="replace").strip()
 
     def close(self):
         self.pipe.close()
         try:
-            self.process.communicate(timeout=10)
+            self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
+        self.complaints.close()
 
 
 def _steps(notebook, tests):

@@ -43,11 +43,15 @@ class Gone(BaseException):
         self.kind, self.text = kind, text
 
 
+class OurFault(BaseException):
+    """A test gives a student's function what cannot be sent. No Exception, for the same reason."""
+
+
 class Process:
     """A student's process, by its connection. deadline: when it has to have answered, by time.monotonic.
 
     withheld: names of flowkit's modules that the student's process does not have. Whatever goes wrong over
-    there is a Gone; a value that cannot be sent is a WireError.
+    there is a Gone; a value that cannot be sent is an OurFault.
     """
 
     def __init__(self, pipe: socket.socket, seed: str, deadline: float, withheld: tuple[str, ...] = ()):
@@ -56,6 +60,7 @@ class Process:
         self.withheld = withheld
         self.printed = ""
         self.callbacks: list[Callable] = []
+        self.ahead = []  # calls that were done ahead: of what, with what, and the answer
         self.sent = self.marked = None
         self._ask({"op": "begin", "seed": seed})
 
@@ -85,10 +90,12 @@ class Process:
 
         Raises check.StudentError for what the student's code raises.
         """
-        blob = wire.pack((args, kwargs), self.describe)
-        request = {"op": "call", "target": target, "blob": blob, "states": self._states()}
-        answer = self._ask({**request, "trace": tracemalloc.is_tracing()})
-        self._note_draws(answer["drew"])
+        blob = self._packed((args, kwargs))
+        answer = self._announced(target, blob)
+        if answer is None:
+            request = {"op": "call", "target": target, "blob": blob, "states": self._states()}
+            answer = self._ask({**request, "trace": tracemalloc.is_tracing()})
+            self._note_draws(answer["drew"])
         if answer["changed"] is not None:
             self._put_back((args, kwargs), answer["changed"])
         for category, message in answer["warned"]:
@@ -96,6 +103,51 @@ class Process:
         if 0 < answer["peak"] < MOST_TRACED:
             bytes(answer["peak"])  # a test that watches the memory sees what the call took over there
         return self._outcome(answer)
+
+    def announce(self, target: Any, calls: list[tuple[tuple, dict]]) -> None:
+        """Has calls done over there, in one message, that will be made here one after another.
+
+        Each will be made from the random states of now. Large ones are not done ahead.
+        """
+        self.ahead.clear()
+        known = len(self.callbacks)
+        blobs = [self._packed(call) for call in calls]
+        size = sum(map(len, blobs))
+        if (
+            len(calls) < 2
+            or size > student.MOST_AHEAD
+            or len(self.callbacks) > known
+            or tracemalloc.is_tracing()
+        ):
+            return  # a function that is called back may take notes, call by call
+        self.marked = None  # the states over there will be those after the last call
+        request = {"op": "calls", "target": target, "blobs": blobs, "states": self._states()}
+        self.marked = None
+        answers = self._ask(request)["answers"]
+        self.ahead += zip([target] * len(blobs), blobs, answers, strict=False)
+
+    def _announced(self, target, blob):
+        """The answer to a call that was done ahead; None where it was another, or the states have moved."""
+        if not self.ahead:
+            return None
+        of, asked, answer = self.ahead.pop(0)
+        if of is not target or asked != blob or draws.fingerprint() != self.sent:
+            self.ahead.clear()
+            return None
+        try:
+            formed = _formed(wire.unpack(answer, self._known))
+        except _NONSENSE as error:
+            raise Gone("KernelDied", str(error)) from None
+        if formed["drew"]:
+            draws.advance()
+        return formed
+
+    def _packed(self, value):
+        """A message of ours. Raises OurFault, which is not to be taken for the student's."""
+        try:
+            return wire.pack(value, self.describe)
+        except wire.WireError as error:
+            raise OurFault(str(error)) from None
 
     def get(self, target: Any, name: str) -> Any:
         answer = self._ask({"op": "get", "target": target, "name": name})
@@ -108,7 +160,10 @@ class Process:
         self._outcome(self._ask({"op": "set", "target": target, "name": name, "value": value}))
 
     def special(self, target: Any, name: str, *args: Any) -> Any:
-        return self._outcome(self._ask({"op": "special", "target": target, "name": name, "args": args}))
+        answer = self._ask({"op": "special", "target": target, "name": name, "args": args})
+        if answer["error"] is not None and answer["error"]["kind"] == "AttributeError":
+            raise TypeError(answer["error"]["message"])  # as Python says of objects without that method
+        return self._outcome(answer)
 
     def _outcome(self, answer):
         self.printed += answer["printed"]
@@ -124,8 +179,9 @@ class Process:
             raise Gone("KernelDied", str(error)) from None
 
     def _ask(self, request):
+        message = self._packed(request)
         try:
-            wire.send(self.pipe, wire.pack(request, self.describe), self.deadline)
+            wire.send(self.pipe, message, self.deadline)
             for _ in range(MOST_CALLBACKS):
                 answer = wire.unpack(wire.receive(self.pipe, self.deadline, MOST_ANSWER), self._known)
                 if type(answer) is not dict:
@@ -136,9 +192,7 @@ class Process:
             raise wire.WireError("It calls back without end.")
         except TimeoutError:
             raise Gone("Timeout", "") from None
-        except (wire.WireError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            if isinstance(error, wire.WireError) and "cannot be sent" in str(error):
-                raise
+        except _NONSENSE as error:
             raise Gone("KernelDied", str(error)) from None
 
     def _call_back(self, answer):
@@ -166,7 +220,7 @@ class Process:
 
     def _note_draws(self, drew):
         """After a call that drew, the states here move on too, but never to what the student says."""
-        if drew is True:
+        if drew:
             draws.advance()
             self.marked = draws.fingerprint()
 
@@ -233,7 +287,9 @@ class Process:
         names = {n: value.__globals__[n] for n in _global_names(value.__code__) if n in value.__globals__}
         names = {n: v for n, v in names.items() if not hasattr(builtins, n)}
         modules = {n: {"module": v.__name__} for n, v in names.items() if isinstance(v, types.ModuleType)}
-        if value in names.values() or any(not self._is_there(m["module"]) for m in modules.values()):
+        if any(v is value for v in names.values()) or any(
+            not self._is_there(m["module"]) for m in modules.values()
+        ):
             return None
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         if any(isinstance(part, (list, dict, set)) for part in (*cells, *names.values())):
@@ -258,10 +314,13 @@ class Process:
         return {"callback": len(self.callbacks) - 1}
 
 
+_NONSENSE = (wire.WireError, LookupError, TypeError, ValueError, AttributeError)
+
 # What an answer may hold: the types of each part, and what stands for it when it is not there.
 _PARTS = {
     "value": (object, None),
     "found": (dict, {}),
+    "answers": (list, []),
     "error": ((dict, type(None)), None),
     "printed": (str, ""),
     "changed": ((bytes, type(None)), None),
@@ -284,6 +343,8 @@ def _formed(answer):
         texts = {name: _text(error.get(name, "")) for name in ("kind", "message", "text", "trace")}
         parts["error"] = {**texts, "line": line if type(line) is int else None}
     parts["warned"] = [(_category(kind), _text(message)) for kind, message in parts["warned"]]
+    if not all(type(answer) is bytes for answer in parts["answers"]):
+        raise wire.WireError("An answer is no message.")
     parts["found"] = {name: entry for name, entry in parts["found"].items() if type(entry) is dict}
     return parts
 
@@ -328,6 +389,9 @@ class Object:
 
 
 class Callable_(Object):
+    def _announce_calls_(self, calls):
+        self._process.announce(self, calls)
+
     def __call__(self, *args, **kwargs):
         return self._process.call(self, args, kwargs)
 

@@ -28,6 +28,7 @@ MOST_BODY = 512 * 2**20  # bytes
 MOST_DEPTH = 50
 MOST_PARTS = 500_000  # values in a message, those inside others included
 MOST_AXES = 32
+MOST_DIGITS = 3000  # of a whole number, in hexadecimal: what Python still prints
 CHUNK = 2**20
 
 NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -147,7 +148,7 @@ class _Writer:
         if value is None or kind is bool or kind is str:
             return value
         if kind is int:
-            return value if -SMALL < value < SMALL else ["i", hex(value)]
+            return value if -SMALL < value < SMALL else self.integer(value)
         if kind is float:
             return value if math.isfinite(value) else ["f", str(value)]
         if kind is np.ndarray and value.dtype in NAMES:
@@ -165,6 +166,11 @@ class _Writer:
         if isinstance(value, np.generic) and value.dtype in NAMES:
             return ["g", NAMES[value.dtype], self.buffer(value.tobytes())]
         return self.named(value, depth)
+
+    def integer(self, value):
+        if value.bit_length() > 4 * (MOST_DIGITS - 3):
+            raise WireError("A whole number has too many digits.")
+        return ["i", hex(value)]
 
     def tensor(self, value, depth):
         name = str(value.dtype).removeprefix("torch.")
@@ -239,7 +245,7 @@ class _Reader:
 
     def integer(self, parts, depth):
         (text,) = parts
-        if type(text) is not str or len(text) > 10_000:
+        if type(text) is not str or len(text) > MOST_DIGITS:
             raise WireError("This is no whole number.")
         return int(text, 16)
 

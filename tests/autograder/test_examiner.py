@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rooms import require
 
+from autograder import compare, examiner
 from autograder.engine import ERROR, RIGHT, UNTOUCHED, WRONG, EngineFailure, Mended
 from autograder.isolated import OpenEngine
 from autograder.lesson import read_test
@@ -254,6 +255,25 @@ def test_a_fault_of_our_own_test_is_no_zero(special):
     )
     toy = special(tests=[broken])
     with pytest.raises(EngineFailure, match=r"broken_test .*NameError"):
+        toy.grade()
+
+
+def test_a_value_that_no_check_foresaw_is_the_student_s_error(toy):
+    with pytest.raises(IndexError) as raised:
+        compare.at((1,), [])
+    assert examiner._while_comparing(raised.value)
+    strange = (
+        "import numpy as np\ndef square(x):\n    return {(x, 1j): {x}, float('nan'): [np.float16(x)] * 9}"
+    )
+    outcomes = toy.outcomes(strange)
+    assert outcomes["square_test"] in (WRONG, ERROR)
+    assert outcomes["cube_test"] == RIGHT
+
+
+def test_an_argument_that_cannot_be_sent_is_our_fault(special):
+    source = "from autograder import check\ncheck.values('toy.cube', [(iter([]),)], lambda x: 0)"
+    toy = special(tests=[code(source, "iterator_test", 1)])
+    with pytest.raises(EngineFailure, match=r"iterator_test .*cannot be sent"):
         toy.grade()
 
 

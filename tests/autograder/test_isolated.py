@@ -160,9 +160,10 @@ def test_the_course_of_nbgrader_s_quickstart_is_graded_as_nbgrader_does(tmp_path
     command = [sys.executable, "-m", "nbgrader", "quickstart", "course"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     source = tmp_path / "course" / "source"
-    isolated, stock = InProcess(source), NbgraderEngine(source)
+    isolated = InProcess(source)
     graded = 0
     for path in sorted(source.glob("ps1/*.ipynb")):
+        stock = NbgraderEngine(source)  # one for each: it knows one notebook of an assignment
         for solved in (True, False):
             ours, theirs = (grader.grade(handed_in(path, solved))[0] for grader in (isolated, stock))
             assert [(c.grade_id, c.score) for c in ours] == [(c.grade_id, c.score) for c in theirs]

@@ -50,7 +50,7 @@ def test_nothing_reaches_out(tier, tmp_path):
     Path(f"/dev/shm/x{os.getpid()}").unlink(missing_ok=True)
 
 
-@ALL
+@TIERS
 def test_withheld_modules_and_answers_are_absent(tier):
     source = """
 import importlib
@@ -61,8 +61,6 @@ for name in ("flowkit.maps", "flowkit.determinants", "autograder.answers.start",
     except ModuleNotFoundError:
         pass
 """
-    if tier == 0:  # the folder is on the path first, but nothing hides the others
-        pytest.skip("tier 0 hides nothing")
     assert outcome(tier, source, withheld=["determinants"]).split() == ["flowkit.maps"]
 
 
@@ -93,6 +91,15 @@ def test_nothing_stays_for_the_next(tier):
             assert run(process, leave) == "wrote\n"
         with submission(started) as process:
             assert run(process, look).split()[:2] == ["False", "False"]
+
+
+@ALL
+def test_what_is_written_to_stderr_cannot_be_read_by_the_next(tier):
+    with zygote(tier) as started:
+        with submission(started) as process:
+            run(process, "import os; os.write(2, b'an answer')")
+        with submission(started) as process:
+            assert run(process, "import os; print(os.read(2, 100), os.read(0, 100))") == "b'' b''\n"
 
 
 @ALL

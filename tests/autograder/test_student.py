@@ -133,7 +133,7 @@ class Counter:
 """
     counter = define(process, source, "Counter")(2)
     assert type(counter).__name__ == "Counter"
-    assert (counter.count, len(counter.add(3)), counter[2], list(counter.each())) == (
+    assert (len(counter.add(3)), counter.count, counter[2], list(counter.each())) == (
         5,
         5,
         10,
@@ -144,7 +144,7 @@ class Counter:
     total = define(process, "def f(c): return c.count")
     assert total(counter) == 7
     with pytest.raises(check.StudentError) as raised:
-        counter["x"]["y"]
+        counter[None]
     assert raised.value.kind == "TypeError"
 
 
@@ -209,6 +209,48 @@ def f():
         came = [f(), f()]
         draws.restore(start)
         assert repr(came) == repr([namespace["f"](), namespace["f"]()])
+
+
+def test_calls_that_are_announced_go_together_and_give_the_same(process):
+    source = """
+import numpy as np, warnings
+def f(x, fail=False):
+    if fail:
+        raise ValueError("no")
+    x += 1
+    warnings.warn("careful")
+    print("called")
+    return np.random.random() + x
+"""
+    f = define(process, source)
+    cases = [((np.zeros(2),), {}), ((np.ones(2),), {}), ((np.ones(2),), {"fail": True}), ((np.ones(3),), {})]
+    results = []
+    for announced in (False, True):
+        draws.seed("x")
+        start = draws.snapshot()
+        process.printed = ""
+        if announced:
+            f._announce_calls_(cases)
+            assert len(process.ahead) == 3  # up to the one that raises
+        for args, kwargs in cases:
+            x = args[0].copy()
+            draws.restore(start)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                try:
+                    value = f(x, **kwargs).tolist()
+                except check.StudentError as error:
+                    value = str(error)
+            results.append((value, x.tolist(), [str(w.message) for w in caught]))
+        results.append(process.printed)
+    assert results[:5] == results[5:]
+    assert results[0][1:] == ([1.0, 1.0], ["careful"])
+
+
+def test_another_call_than_the_one_announced_is_made(process):
+    f = define(process, "def f(x): return x + 1")
+    f._announce_calls_([((1,), {}), ((2,), {})])
+    assert (f(5), f(2), process.ahead) == (6, 3, [])
 
 
 def test_a_student_cannot_choose_the_examiner_s_draws(process):
@@ -288,7 +330,7 @@ def test_what_is_withheld_is_called_back_and_not_named():
 
 def test_what_cannot_be_sent_is_our_mistake(process):
     f = define(process, "def f(x): return 0")
-    with pytest.raises(wire.WireError, match="cannot be sent"):
+    with pytest.raises(remote.OurFault, match="cannot be sent"):
         f(iter([]))
 
 
@@ -334,6 +376,7 @@ def test_an_answer_that_is_too_large_is_the_student_s_error(process, monkeypatch
         {"value": 1, "drew": None},
         {"error": {"kind": 3}},
         {"error": {}},
+        {"answers": [3]},
         {"callback": 99, "args": (), "kwargs": {}},
         {"callback": "x"},
         [1],

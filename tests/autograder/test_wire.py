@@ -135,6 +135,8 @@ def test_depth_count_and_size_have_caps(monkeypatch):
     circle.append(circle)
     with pytest.raises(WireError):
         pack(circle)
+    with pytest.raises(WireError, match="digits"):
+        pack(10**4000)
     for header in (b"[" * 100_000, b"1" * 100_000, json.dumps(["l", *[0] * 1001]).encode()):
         with pytest.raises(WireError):
             unpack(PREFIX.pack(wire.MAGIC, len(header), 0) + header)
