@@ -419,6 +419,34 @@ def the_roots_alone(y, w, u, b):
     return a
 
 
+@wrong(
+    "planar_inverse",
+    "Your s lacks b: it is right where b is zero. What did you multiply by w, and what did you add, to get the equation?",
+)
+def shift_left_out(y, w, u, b):
+    s, c = y @ w, w @ u
+    low, high = s - c.abs(), s + c.abs()
+    for _ in range(60):
+        a = (low + high) / 2
+        below = a + c * torch.tanh(a) < s
+        low, high = torch.where(below, a, low), torch.where(below, high, a)
+    return y - torch.tanh(a)[..., None] * u
+
+
+@wrong(
+    "planar_inverse",
+    "The roots are near and not there: after 20 halvings an interval is a millionth of what it was. How many does double precision deserve?",
+)
+def too_few_halvings(y, w, u, b):
+    s, c = y @ w + b, w @ u
+    low, high = s - c.abs(), s + c.abs()
+    for _ in range(20):
+        a = (low + high) / 2
+        below = a + c * torch.tanh(a) < s
+        low, high = torch.where(below, a, low), torch.where(below, high, a)
+    return y - torch.tanh(a)[..., None] * u
+
+
 # radial_layer: D - 1 factors across, one along.
 
 
@@ -572,6 +600,18 @@ def centre_forgotten(z, z0, alpha, beta):
     return z + (beta * h)[..., None] * z, log_det
 
 
+@wrong(
+    "radial_layer",
+    "You count the points of the batch where the dimensions belong: your power is len(z) - 1. Which axis of z holds the D coordinates?",
+)
+def points_for_dimensions(z, z0, alpha, beta):
+    y = z - z0
+    r = y.norm(dim=-1)
+    h = 1 / (alpha + r)
+    log_det = (len(z) - 1) * torch.log(1 + beta * h) + torch.log(1 + beta * h - beta * r * h**2)
+    return z + (beta * h)[..., None] * y, log_det
+
+
 # sylvester_log_det: three ways to one determinant.
 
 
@@ -710,6 +750,21 @@ def factor_transposed(z, Q, R, S, b, way):
     return torch.linalg.slogdet(matrix).logabsdet
 
 
+@wrong(
+    "sylvester_log_det",
+    "Your small matrix holds S R: it believes already that Q'Q = I. Which product is B A, before anything is believed of Q?",
+)
+def small_that_believes(z, Q, R, S, b, way):
+    slope = 1 - torch.tanh(z @ Q @ S.T + b) ** 2
+    if way == "diagonal":
+        return torch.log(torch.abs(1 + slope * R.diagonal() * S.diagonal())).sum(-1)
+    if way == "small":
+        matrix = torch.eye(len(b)).to(z) + slope[..., None] * (S @ R)
+    else:
+        matrix = torch.eye(len(Q)).to(z) + ((Q @ R) * slope[..., None, :]) @ (S @ Q.T)
+    return torch.linalg.slogdet(matrix).logabsdet
+
+
 # below_zero: the estimate, its standard error, and the alarm.
 
 
@@ -816,6 +871,26 @@ def all_is_well(log_q, log_p):
 def weighed_twice(log_q, log_p):
     d = (log_q - log_p) * log_q.exp()
     k, s = d.mean(), d.std() / math.sqrt(len(d))
+    return k, s, not bool(k >= -4 * s)
+
+
+@wrong(
+    "below_zero",
+    "Your error is made from the variance, and has the unit of a KL squared. What is the root of a variance called?",
+)
+def variance_for_deviation(log_q, log_p):
+    d = log_q - log_p
+    k, s = d.mean(), d.var() / math.sqrt(len(d))
+    return k, s, not bool(k >= -4 * s)
+
+
+@wrong(
+    "below_zero",
+    "Your estimate grows with the number of draws: it is a sum. What does an expectation over draws become?",
+)
+def sum_for_mean(log_q, log_p):
+    d = log_q - log_p
+    k, s = d.sum(), d.std() / math.sqrt(len(d))
     return k, s, not bool(k >= -4 * s)
 
 
