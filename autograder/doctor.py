@@ -132,7 +132,8 @@ def _advice(tier):
     if shutil.which("bwrap") is None:
         advice = ["Install bubblewrap: apt install bubblewrap, or dnf install bubblewrap."]
     else:
-        advice = [
+        advice = ["Grade as an ordinary user, not as root."] if os.getuid() == 0 else []
+        advice += [
             "Let users make namespaces: sysctl kernel.unprivileged_userns_clone=1 (Debian), or"
             " sysctl kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu 24.04 and newer); in a container,"
             " run it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined"

@@ -96,19 +96,31 @@ class Zygote:
         self.control, far = socket.socketpair()
         self.complaints = tempfile.TemporaryFile()  # noqa: SIM115
         command, environment, prepare = self._command(far.fileno(), code, work, modules, limits)
-        self.process = subprocess.Popen(
-            command,
-            env=environment,
-            pass_fds=(far.fileno(),),
-            preexec_fn=prepare,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self.complaints,
-            cwd="/",
-        )
-        far.close()
+        with far:
+            self.process = self._started(command, environment, prepare, far)
         self.control.settimeout(READY_WITHIN)
-        self._read(1)
+        try:
+            self._read(1)
+        except SandboxError:
+            self.close()
+            raise
+
+    def _started(self, command, environment, prepare, far):
+        try:
+            return subprocess.Popen(
+                command,
+                env=environment,
+                pass_fds=(far.fileno(),),
+                preexec_fn=prepare,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self.complaints,
+                cwd="/",
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            self.folder.cleanup()
+            why = "root may not make mount namespaces, or not become another user" if prepare else error
+            raise SandboxError(f"The sandbox (tier {self.tier}) did not start: {why}.") from None
 
     def start(self) -> socket.socket:
         """A new student's process, by the connection to it."""

@@ -1,5 +1,8 @@
 """The doctor: which tier holds is found out by trying, and what is missing is said."""
 
+import subprocess
+import sys
+
 import pytest
 from rooms import trial
 from typer.testing import CliRunner
@@ -37,6 +40,19 @@ def test_what_is_missing_is_said(monkeypatch):
     assert "bubblewrap is not installed" in text
     assert "apt install bubblewrap" in text
     assert "no Landlock" in text
+
+
+@pytest.mark.skipif(not trial(2).holds, reason="tier 2 does not hold here")
+def test_where_no_namespaces_can_be_made_it_is_tier_2():
+    """As in a container with the usual settings: in a namespace that may have none below it."""
+    script = f"echo 0 > /proc/sys/user/max_user_namespaces && exec {sys.executable} -m autograder doctor"
+    command = ["unshare", "--user", "--map-root-user", "sh", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if "unshare failed" in done.stderr or "max_user_namespaces" in done.stderr:
+        pytest.skip(f"no namespace to try it in: {done.stderr}")
+    assert done.returncode == 0
+    assert "Tier 2: Landlock" in done.stdout
+    assert "Tier 3 does not hold here" in done.stdout
 
 
 def test_other_systems_are_told_where_to_grade(monkeypatch):
