@@ -1,4 +1,4 @@
-"""A class of the fixture course for the tests of grading: who hands in what, and what grading left on disk."""
+"""A class of the fixture course for the tests of grading: who hands in what, and what grading left."""
 
 import json
 from pathlib import Path
@@ -19,6 +19,14 @@ def built_course(folder: Path) -> Course:
     build(course)
     gradebook.register(course.gradebook, LESSON, "triangles", course.source / LESSON / "triangles.ipynb")
     return course
+
+
+def without_slow_imports(folder: Path) -> str:
+    """A folder for the head of a worker's path: it hides what jsonschema takes a second for, and can miss."""
+    hidden = folder / "hidden"
+    hidden.mkdir()
+    (hidden / "rfc3987_syntax.py").write_text("raise ImportError")
+    return str(hidden)
 
 
 def hand_in(course, student, answer="return 1", data=None, time="2026-09-30 10:00:00 UTC"):

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from classes import LESSON, built_course, contents, graded_files, hand_in
+from classes import LESSON, built_course, contents, graded_files, hand_in, without_slow_imports
 from engines import JOURNAL, PAUSE, QuickEngine
 
 from autograder.course import Course
@@ -77,10 +77,7 @@ class Runs:
     """Grading runs of a course that can be killed."""
 
     def __init__(self, course: Course, folder: Path):
-        hidden = folder / "hidden"  # jsonschema can do without this, and it takes a second to import
-        hidden.mkdir()
-        (hidden / "rfc3987_syntax.py").write_text("raise ImportError")
-        paths = os.pathsep.join([str(hidden), str(HERE)])
+        paths = os.pathsep.join([without_slow_imports(folder), str(HERE)])
         environment = {**os.environ, JOURNAL: str(folder / "graded"), PAUSE: "0.02", "PYTHONPATH": paths}
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(course.folder)],

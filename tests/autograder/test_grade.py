@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from classes import LESSON, built_course, hand_in
+from classes import LESSON, built_course, hand_in, without_slow_imports
 from engines import JOURNAL, OpenEngine, QuickEngine, graded_so_far
 from nbgrader.api import Gradebook
 
@@ -23,6 +23,7 @@ def built(tmp_path_factory):
 @pytest.fixture
 def course(built, tmp_path, monkeypatch):
     monkeypatch.setenv(JOURNAL, str(tmp_path / "journal"))
+    monkeypatch.syspath_prepend(without_slow_imports(tmp_path))
     return Course(shutil.copytree(built.folder, tmp_path / "course"))
 
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from classes import LESSON, built_course, hand_in
+from classes import LESSON, built_course, hand_in, without_slow_imports
 from engines import JOURNAL, PAUSE, QuickEngine
 
 from autograder import workers
@@ -33,6 +33,7 @@ def course(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def journal(tmp_path, monkeypatch):
     monkeypatch.setenv(JOURNAL, str(tmp_path / "journal"))
+    monkeypatch.syspath_prepend(without_slow_imports(tmp_path))
 
 
 def job(course, student, answer="return 1"):
