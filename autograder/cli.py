@@ -221,6 +221,30 @@ def feedback(topics: Topics = None, course: CourseFolder = Path("course"), db: D
 
 
 @command
+def report(
+    topics: Topics = None,
+    to: Annotated[
+        Path | None, typer.Option(help="The page's file. Default: in the course's reports.")
+    ] = None,
+    course: CourseFolder = Path("course"),
+    db: Database = None,
+):
+    """Say how the class did in each exercise, on the terminal and as a page."""
+    from rich.console import Console
+
+    from autograder.progress import progress
+    from autograder.report import report
+    from autograder.report_page import terminal, write
+
+    found = Course(course, db)
+    with progress("Reading results") as tell:
+        reports = report(found, topics, tell)
+    for one in reports:
+        Console().print(terminal(one))
+    say(f"The same with plots: {write(found, reports, to)}", style="green")
+
+
+@command
 def classroom(
     topics: Topics = None,
     students: Annotated[int, typer.Option(help="How many hand in.")] = 30,
