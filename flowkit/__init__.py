@@ -38,6 +38,7 @@ _MODULES = {
     "lipschitz",
     "log_det_series",
     "low_rank",
+    "made",
     "maps",
     "mixtures",
     "neural_ode",
@@ -64,7 +65,7 @@ _NAMES = {
 __all__ = sorted(_MODULES | set(_NAMES))
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     if name in _MODULES:
         return importlib.import_module(f"flowkit.{name}")
     if name in _NAMES:
@@ -72,5 +73,5 @@ def __getattr__(name):
     raise AttributeError(f"flowkit has no {name!r}; it has {', '.join(__all__)}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

@@ -419,11 +419,8 @@ check.that("autoregressive.made_masks", judge_paths, cases)
 
 
 # %% tags=["show", "hide-input"]
+from flowkit.made import made_masks as reference_masks
 from IPython.display import display
-
-
-def reference_masks(order, hidden):
-    return library.made_masks(order, hidden)
 
 
 ORDERS = {"x₁, x₂, x₃, x₄": [0, 1, 2, 3], "x₄, x₃, x₂, x₁": [3, 2, 1, 0], "x₃, x₁, x₄, x₂": [2, 0, 3, 1]}
@@ -554,7 +551,7 @@ def find_leaks(jacobians, order):
 # %% test="find_leaks" points=1
 import torch
 from autograder import check
-from flowkit.autoregressive import made_masks
+from flowkit.made import made_masks
 from flowkit.lab.nets import apply_masked, masked_weights
 
 
@@ -696,7 +693,7 @@ def maf(x, net, order, inverse=False):
 # %% test="maf" points=1
 import torch
 from autograder import check
-from flowkit.autoregressive import made_masks
+from flowkit.made import made_masks
 from flowkit.lab.nets import apply_masked, masked_weights
 
 
@@ -743,7 +740,7 @@ check.values("autoregressive.maf", cases, one_by_one, rtol=1e-5, atol=1e-7)
 # %% hidden="maf" points=3
 import torch
 from autograder import check
-from flowkit.autoregressive import made_masks
+from flowkit.made import made_masks
 from flowkit.lab.nets import apply_masked, masked_weights
 
 
@@ -879,7 +876,7 @@ import math
 
 import torch
 from autograder import check
-from flowkit.autoregressive import made_masks
+from flowkit.made import made_masks
 from flowkit.lab.nets import apply_masked, masked_weights
 
 
@@ -906,7 +903,7 @@ check.values("autoregressive.iaf_sample", cases, whole_jacobian)
 # %% hidden="iaf_sample" points=1
 import torch
 from autograder import check
-from flowkit.autoregressive import made_masks
+from flowkit.made import made_masks
 from flowkit.lab.nets import apply_masked, masked_weights
 
 
@@ -1175,7 +1172,7 @@ import math
 
 import torch
 from autograder import check
-from flowkit.autoregressive import made_masks
+from flowkit.made import made_masks
 from flowkit.lab import targets
 from flowkit.lab.nets import apply_masked, masked_weights
 
@@ -1222,7 +1219,7 @@ import math
 
 import torch
 from autograder import check
-from flowkit.autoregressive import made_masks
+from flowkit.made import made_masks
 from flowkit.lab import targets
 from flowkit.lab.nets import apply_masked, masked_weights
 

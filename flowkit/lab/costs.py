@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 
 import numpy as np
@@ -25,13 +26,13 @@ class Row:
 
 
 def seconds(function: Callable[[], object], budget: float = 0.05) -> float:
-    """Median time of a call: as many as fit into the budget, at least three, after one to warm up."""
+    """Median CPU time of a call: as many as fit into the budget, at least three, after one to warm up."""
     function()
-    times, end = [], time.perf_counter() + budget
-    while len(times) < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
+    times, end = [], time.process_time() + budget
+    while len(times) < 3 or time.process_time() < end:
+        start = time.process_time()
         function()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return statistics.median(times)
 
 
@@ -103,6 +104,23 @@ def _autoregressive(rng):
     return lambda: forward(x), lambda: inverse(x), lambda: s.sum(-1)
 
 
+def _continuous(rng, probes=0):
+    import torch
+
+    from flowkit.continuous import CNF
+    from flowkit.lab.nets import mlp
+    from flowkit.neural_ode import TimeField
+    from flowkit.ode import integrate
+
+    with torch.random.fork_rng():
+        torch.manual_seed(int(rng.integers(2**31)))
+        field = TimeField(mlp(DIM + 1, DIM, (64,), torch.nn.Tanh))
+        x = torch.randn(BATCH, DIM)
+    points = torch.no_grad()(partial(integrate, field, steps=5))
+    whole = torch.no_grad()(CNF(field, partial(integrate, steps=5), probes=probes).forward)
+    return lambda: points(x, 0.0, 1.0), lambda: points(x, 1.0, 0.0), lambda: whole(x)
+
+
 ROWS = (
     Row("change_of_variables", "affine, elementwise", ("D", "D", "D"), _elementwise),
     Row("determinants", "dense linear, by LU", ("D²", "D³ once, then D²", "D³ once"), _dense),
@@ -110,6 +128,8 @@ ROWS = (
     Row("planar", "planar", ("D", "D, one root", "D"), _planar),
     Row("coupling", "affine coupling, one net H wide", ("D H", "D H", "D"), _coupling),
     Row("autoregressive", "MAF, one net H wide", ("D H", "D H, in D steps", "D"), _autoregressive),
+    Row("continuous", "CNF, net H wide, n evaluations", ("n D H", "n D H", "n D² H"), _continuous),
+    Row("continuous", "FFJORD, one probe", ("n D H", "n D H", "n D H"), partial(_continuous, probes=1)),
 )
 
 

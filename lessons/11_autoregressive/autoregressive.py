@@ -377,11 +377,8 @@ check.that("autoregressive.made_masks", judge, cases)
 # Hidden tests run here when your work is graded: 3 points.
 
 # %% tags=["show", "hide-input"]
+from flowkit.made import made_masks as reference_masks
 from IPython.display import display
-
-
-def reference_masks(order, hidden):
-    return library.made_masks(order, hidden)
 
 
 ORDERS = {"x₁, x₂, x₃, x₄": [0, 1, 2, 3], "x₄, x₃, x₂, x₁": [3, 2, 1, 0], "x₃, x₁, x₄, x₂": [2, 0, 3, 1]}
@@ -510,10 +507,10 @@ def find_leaks(jacobians, order):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "434b1c1ab514b86932d4a5d31bcda9a5", "grade": true, "grade_id": "find_leaks_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "9dffc1332bdaae05ecf9bf8a121a2bef", "grade": true, "grade_id": "find_leaks_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 import torch
 from autograder import check
-from flowkit.autoregressive import made_masks
+from flowkit.made import made_masks
 from flowkit.lab.nets import apply_masked, masked_weights
 
 
@@ -622,10 +619,10 @@ def maf(x, net, order, inverse=False):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "e5520e670c55a068ef734bd9679a0478", "grade": true, "grade_id": "maf_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "b0735df1834fcb10d668104323f2444c", "grade": true, "grade_id": "maf_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 import torch
 from autograder import check
-from flowkit.autoregressive import made_masks
+from flowkit.made import made_masks
 from flowkit.lab.nets import apply_masked, masked_weights
 
 
@@ -775,12 +772,12 @@ def iaf_sample(z, net):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "ec41c63e9a00b51aa15275d51f752ef5", "grade": true, "grade_id": "iaf_sample_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "950c71af96d3782dd352872343a960e3", "grade": true, "grade_id": "iaf_sample_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 import math
 
 import torch
 from autograder import check
-from flowkit.autoregressive import made_masks
+from flowkit.made import made_masks
 from flowkit.lab.nets import apply_masked, masked_weights
 
 
@@ -1038,12 +1035,12 @@ def fit_mafs(nets, data, steps, rate):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "a9e75223387f608384acf4adfd541214", "grade": true, "grade_id": "fit_mafs_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "518614062731ff23f7b2706d15e847c6", "grade": true, "grade_id": "fit_mafs_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 import math
 
 import torch
 from autograder import check
-from flowkit.autoregressive import made_masks
+from flowkit.made import made_masks
 from flowkit.lab import targets
 from flowkit.lab.nets import apply_masked, masked_weights
 

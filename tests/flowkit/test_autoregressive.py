@@ -11,19 +11,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from flowkit import Compose, Flow, Inverse, StandardNormal
 from flowkit.autoregressive import (
     IAF,
-    MADE,
     MAF,
-    hidden_degrees,
-    made_masks,
     maf_stack,
     orders,
-    positions,
     standardize,
 )
 from flowkit.coupling import Transformer, additive, affine, dependencies
 from flowkit.lab import targets
 from flowkit.lab.training import fit
 from flowkit.linear import Permutation
+from flowkit.made import MADE, hidden_degrees, made_masks, positions
 
 
 def randn(*shape, seed=0):
