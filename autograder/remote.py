@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from autograder import check, draws, student, wire
+from autograder import check, draws, foreign, student, wire
 from autograder.compare import copied
+from autograder.standins import Callable_, Object
 
 LIBRARIES = ("builtins", "flowkit", "functools", "math", "numpy", "operator", "torch")
 MOST_ANSWER = 128 * 2**20  # bytes that one call may return
@@ -239,14 +240,14 @@ class Process:
         return made(self, place, _text(name["name"]))
 
     def describe(self, value: Any) -> dict:
-        """The name of a value that has no type on the wire, for student._made. Raises WireError."""
+        """The name of a value that has no type on the wire, for foreign.made. Raises WireError."""
         if isinstance(value, Object):
             return {"handle": vars(value)["_place"]}
         torch = sys.modules.get("torch")
         if torch and isinstance(value, torch.nn.Parameter):
             return {"parameter": value.detach().requires_grad_(value.requires_grad)}
-        plain = student.as_plain(value)
-        if plain is not student._MISSING:
+        plain = foreign.as_plain(value)
+        if plain is not foreign.MISSING:
             return {"as": plain}
         if torch and isinstance(value, torch.Generator):
             return {"generator": value.get_state()}
@@ -347,53 +348,6 @@ def _formed(answer):
         raise wire.WireError("An answer is no message.")
     parts["found"] = {name: entry for name, entry in parts["found"].items() if type(entry) is dict}
     return parts
-
-
-class Object:
-    """A stand-in for an object of the student's: its attributes and methods are asked for over there."""
-
-    def __init__(self, process: Process, place: int, name: str):
-        vars(self).update(_process=process, _place=place, __name__=name or type(self).__name__)
-
-    def __getattr__(self, name):
-        if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)
-        return self._process.get(self, name)
-
-    def __setattr__(self, name, value):
-        self._process.set(self, name, value)
-
-    def __deepcopy__(self, memo):
-        return self
-
-    def __repr__(self):
-        return f"<the student's {type(self).__name__}>"
-
-    def __len__(self):
-        return self._process.special(self, "__len__")
-
-    def __getitem__(self, key):
-        return self._process.special(self, "__getitem__", key)
-
-    def __iter__(self):
-        found = self._process.special(self, "__iter__")
-        return found if isinstance(found, Object) else iter(found)
-
-    def __next__(self):
-        try:
-            return self._process.special(self, "__next__")
-        except check.StudentError as error:
-            if error.kind == "StopIteration":
-                raise StopIteration from None
-            raise
-
-
-class Callable_(Object):
-    def _announce_calls_(self, calls):
-        self._process.announce(self, calls)
-
-    def __call__(self, *args, **kwargs):
-        return self._process.call(self, args, kwargs)
 
 
 def _empty(*args, **kwargs): ...

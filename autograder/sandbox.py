@@ -30,6 +30,7 @@ VISIBLE = (
     "confine",
     "diagnosis",
     "draws",
+    "foreign",
     "landlock",
     "linux",
     "seccomp",

@@ -11,10 +11,8 @@ Nothing that comes from here is believed: it is output, and values to be compare
 """
 
 import contextlib
-import functools
 import importlib
 import json
-import marshal
 import os
 import signal
 import socket
@@ -24,10 +22,9 @@ import tracemalloc
 import types
 import warnings
 
-import numpy as np
-
 from autograder import check, confine, draws, wire
 from autograder.cells import Notebook
+from autograder.foreign import MISSING, as_plain, made
 
 START, END = b"S", b"E"
 ENDED = struct.Struct("<i")
@@ -179,8 +176,8 @@ class Student:
         """What the namespace has under these names; modules aside, which the examiner has its own of."""
         found = {}
         for name in names:
-            value = self.notebook.namespace.get(name, _MISSING)
-            if value is not _MISSING and not isinstance(value, types.ModuleType):
+            value = self.notebook.namespace.get(name, MISSING)
+            if value is not MISSING and not isinstance(value, types.ModuleType):
                 found[name] = {"empty": True} if check._has_no_body(value) else {"value": value}
         return {"found": found}
 
@@ -257,7 +254,7 @@ class Student:
         if value is Ellipsis:
             return {"ellipsis": True}
         plain = as_plain(value)
-        if plain is not _MISSING:
+        if plain is not MISSING:
             return {"as": plain}
         if id(value) not in self.places:
             self.places[id(value)] = len(self.objects)
@@ -274,7 +271,7 @@ class Student:
             return self.objects[name["handle"]]
         if "as" in name:
             return name["as"]
-        value = _made(name, self)
+        value = made(name, self.call_back)
         self.given[id(value)] = value, name
         return value
 
@@ -291,62 +288,8 @@ class Student:
                 return request["value"]
 
 
-_MISSING = object()
 _NOTHING = {"kind": "", "message": "", "line": None, "text": "", "trace": ""}
 _NAMED = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
-
-
-def as_plain(value):
-    """A value of a plain type that is as good as this one of a subclass; _MISSING where there is none."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-        plain = np.array(value, dtype=value.dtype.newbyteorder("="), subok=False)
-        return plain if plain.dtype.name in wire.DTYPES and type(plain) is np.ndarray else _MISSING
-    torch = sys.modules.get("torch")
-    if torch and isinstance(value, torch.Tensor):
-        return _plain_tensor(torch, value)
-    for kind in (bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset):
-        if isinstance(value, kind) and type(value) is not kind:
-            return kind(value)
-    return _MISSING
-
-
-def _plain_tensor(torch, value):
-    """A parameter, or another subclass, as a tensor; what is still not plain then is opaque."""
-    if type(value) is torch.Tensor:
-        return _MISSING
-    plain = value.detach().as_subclass(torch.Tensor)
-    return plain.requires_grad_(value.requires_grad) if type(plain) is torch.Tensor else _MISSING
-
-
-def _made(name, student):
-    """An object that the examiner described: see examiner.describe."""
-    match name:
-        case {"ref": [module, qualified]}:
-            return functools.reduce(getattr, qualified.split("."), importlib.import_module(module))
-        case {"partial": [function, args, kwargs]}:
-            return functools.partial(function, *args, **kwargs)
-        case {"parameter": tensor}:
-            return sys.modules["torch"].nn.Parameter(tensor.detach(), tensor.requires_grad)
-        case {"object": [kind, state]}:
-            value = object.__new__(kind)
-            value.__dict__.update(state)
-            return value
-        case {"generator": state}:
-            return sys.modules["torch"].Generator().set_state(state)
-        case {"rng": state}:
-            rng = np.random.default_rng()
-            rng.bit_generator.state = state
-            return rng
-        case {"code": code, "globals": names, "modules": modules, "cells": cells}:
-            names = {"__builtins__": __builtins__, "__name__": "test", **names}
-            names |= {alias: importlib.import_module(module) for alias, module in modules.items()}
-            closure = tuple(types.CellType(cell) for cell in cells)
-            function = types.FunctionType(marshal.loads(code), names, None, name["defaults"], closure)
-            function.__kwdefaults__ = name["kwdefaults"]
-            return function
-        case {"callback": place}:
-            return functools.partial(student.call_back, place)
-    raise wire.WireError("The examiner named something that is not known here.")
 
 
 @contextlib.contextmanager

@@ -197,6 +197,24 @@ except RuntimeError as error:
     assert "must have one thread, and this one has 2" in done.stdout
 
 
+def test_a_warm_process_has_all_that_a_training_needs():
+    """The first step of an optimizer loads hundreds of modules: the zygote does it for all its children."""
+    program = """
+import sys
+from autograder.student import warm
+warm(["torch"])
+before = set(sys.modules)
+import torch
+x = torch.zeros(2, requires_grad=True)
+optimizer = torch.optim.Adam([x])
+torch.distributions.Normal(x, 1.0).log_prob(torch.ones(2)).sum().backward()
+optimizer.step()
+print(len(before) > 500, sorted(set(sys.modules) - before), torch.get_num_threads())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True [] 1\n"
+
+
 def test_the_filter_is_whole_on_every_architecture():
     for machine, (column, _) in seccomp.ARCHITECTURES.items():
         numbers = seccomp.denied(machine)
