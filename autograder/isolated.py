@@ -4,7 +4,6 @@ For the lesson that is being graded there are two processes beside this one: the
 in the sandbox the student's (student.py). Both are started once, and fork for each submission.
 """
 
-import copy
 import json
 import os
 import socket
@@ -45,20 +44,19 @@ class IsolatedEngine:
     def grade(self, submission: Mended) -> tuple[list[Check], dict]:
         """The checks and the graded notebook, as engine.Engine says."""
         examiner = self._examiner(submission)
-        graded = copy.deepcopy(submission.notebook)
+        graded = nbformat.from_dict(submission.notebook)  # a copy, of nodes as nbgrader wants them
         steps = _steps(graded, examiner.tests)
         cells = [step for _, step in steps]
         outputs = self._ask(examiner, {"seed": submission.seed, "cells": cells})
         _forget_outputs(graded)
         for count, ((cell, _), found) in enumerate(zip(steps, outputs, strict=True), 1):
-            cell["execution_count"], cell["outputs"] = count, found
-        notebook = nbformat.from_dict(graded)
+            cell["execution_count"], cell["outputs"] = count, nbformat.from_dict(found)
         scores = {
             cell.metadata.nbgrader["grade_id"]: determine_grade(cell)[0]
-            for cell in notebook.cells
+            for cell in graded.cells
             if cell.metadata.get("nbgrader", {}).get("grade")
         }
-        return checks_of(notebook, scores), notebook
+        return checks_of(graded, scores), graded
 
     def close(self) -> None:
         """Ends the processes. Otherwise they end with this one."""
