@@ -142,7 +142,7 @@ def that(
     answer = _find(exercise, sys._getframe(1).f_globals)
     trials = [_trial(case, judge, skip=1) for case in cases]
     with _same_draws() as rewind:
-        for trial in trials:
+        for number, trial in enumerate(trials, 1):
             error = _run(answer, trial, use, rewind)
             sentence = None
             if error is None:
@@ -150,8 +150,8 @@ def that(
             if error is not None:
                 _fail(exercise, *_outcome_of_error(exercise, error, answer, trial))
             if sentence is not None or trial.changed:
-                done = trials[: trials.index(trial) + 1]
-                _fail(exercise, NotRight, _finding_of_judge(exercise, done, sentence, use, rewind))
+                finding = _finding_of_judge(exercise, trials[:number], sentence, use, rewind)
+                _fail(exercise, NotRight, finding)
     _succeed(exercise, answer.found, len(trials), hidden)
 
 

@@ -263,6 +263,14 @@ def test_that(capsys):
     )
 
 
+def test_a_judge_s_later_case_may_be_of_arrays():
+    cases = "[(np.zeros(2),), (np.ones(2),)]"
+    test = "import numpy as np\n" + THAT.replace("[(3,), (4,)]", cases)
+    test = test.replace("returned.sum() == n", "(returned == n + 1).all()")
+    wrong = answer("return np.array([1.0, 1.0])", "n")
+    assert "It sums to 2." in str(outcome(wrong, test))
+
+
 def test_that_judges_classes_and_lays_their_errors_to_their_account():
     judge = "def judge(made, n): return None if made.total() == n else 'No.'"
     test = THAT.replace('"It sums', '"No').split("def judge")[0] + judge + "\n"
