@@ -10,6 +10,7 @@ _MODULES = {
     "adaptive_ode",
     "autoregressive",
     "bijection",
+    "capstone",
     "causal",
     "change_of_variables",
     "continuous",

@@ -9,30 +9,31 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from flowkit.maps import ARCSIN_BRANCHES, SIGMOID, Map1D, affine, as_real
 
 # Base densities, and the density of x = f^-1(z)
 
 
-def standard_normal_log_density(z):
+def standard_normal_log_density(z: ArrayLike) -> np.ndarray:
     """log N(z; 0, 1) = -(z^2 + log 2 pi) / 2."""
     return -0.5 * (np.square(as_real(z)) + math.log(2 * math.pi))
 
 
-def logistic_log_density(z):
+def logistic_log_density(z: ArrayLike) -> np.ndarray:
     """The log-density of logit(u), u uniform: the sigmoid is its distribution function, s'(z) its density."""
     return SIGMOID.log_abs_derivative(as_real(z))
 
 
-def uniform_log_density(z, low: float = 0.0, high: float = 1.0):
+def uniform_log_density(z: ArrayLike, low: float = 0.0, high: float = 1.0) -> np.ndarray:
     """-log(high - low) on [low, high], -inf outside."""
     z = as_real(z)
     log_p = np.where((z < low) | (z > high), -math.inf, -math.log(high - low))
     return np.where(np.isnan(z), z, log_p).astype(z.dtype)[()]
 
 
-def log_density(f: Map1D, base_log_density: Callable, x):
+def log_density(f: Map1D, base_log_density: Callable, x: ArrayLike) -> np.ndarray:
     """log p_X(x) = log p_Z(f(x)) + log abs f'(x), and -inf outside the domain of f.
 
     The base should live on the codomain of f: mass that it has elsewhere is lost, and p_X integrates to less.
@@ -49,14 +50,16 @@ def log_density(f: Map1D, base_log_density: Callable, x):
     return np.where(outside, -math.inf, log_p).astype(x.dtype)[()]
 
 
-def _interior(low, high):
+def _interior(low: float, high: float) -> float:
     """Some point of the interval."""
     if math.isfinite(low):
         return (low + high) / 2 if math.isfinite(high) else low + 1
     return high - 1 if math.isfinite(high) else 0.0
 
 
-def log_density_of_branches(branches: Sequence[Map1D], base_log_density: Callable, x):
+def log_density_of_branches(
+    branches: Sequence[Map1D], base_log_density: Callable, x: ArrayLike
+) -> np.ndarray:
     """The density of x = g(z) where several z share one x: p_X(x) = sum over k of p_Z(f_k(x)) abs f_k'(x).
 
     Branch k is the inverse of g on one interval on which g is monotone: a map x -> z_k, on its own domain.
@@ -64,7 +67,7 @@ def log_density_of_branches(branches: Sequence[Map1D], base_log_density: Callabl
     return np.logaddexp.reduce([log_density(f, base_log_density, x) for f in branches], axis=0)
 
 
-def sin_log_density(x):
+def sin_log_density(x: ArrayLike) -> np.ndarray:
     """The log-density of sin(theta), theta uniform on the circle: p(x) = 1/(pi sqrt(1 - x^2)) for abs x < 1.
 
     Each branch gives 1/(2 pi) times 1/sqrt(1 - x^2). The poles at -1 and 1 are integrable; outside it is 0.
@@ -79,7 +82,7 @@ def sin_log_density(x):
     return np.where(outside, -math.inf, log_derivative - math.log(math.pi)).astype(x.dtype)[()]
 
 
-def tabulated_cdf(density: Callable, grid) -> Map1D:
+def tabulated_cdf(density: Callable, grid: ArrayLike) -> Map1D:
     """The distribution function of any density on an increasing grid, as a piecewise linear map to (0, 1).
 
     Within a cell the density is the mean of its ends (the trapezoid rule), divided by the sum: it integrates
@@ -97,7 +100,7 @@ def tabulated_cdf(density: Callable, grid) -> Map1D:
     with np.errstate(divide="ignore"):
         log_slope = np.log(0.5 * (height[1:] + height[:-1]) / mass[-1])
 
-    def log_abs_derivative(x):
+    def log_abs_derivative(x: ArrayLike) -> np.ndarray:
         cell = np.clip(np.searchsorted(grid, x, side="right") - 1, 0, len(log_slope) - 1)
         return log_slope[cell].astype(as_real(x).dtype)
 
@@ -110,7 +113,7 @@ def tabulated_cdf(density: Callable, grid) -> Map1D:
     )
 
 
-def inverse_cdf_sample(cdf: Map1D, shape, rng: np.random.Generator) -> np.ndarray:
+def inverse_cdf_sample(cdf: Map1D, shape: int | tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Draws x = F^-1(u) with u uniform on the open interval (0, 1)."""
     return cdf.inverse(np.maximum(rng.random(shape), 2.0**-54))
 
@@ -118,7 +121,9 @@ def inverse_cdf_sample(cdf: Map1D, shape, rng: np.random.Generator) -> np.ndarra
 # D dimensions, and the slow specifications that closed forms are checked against
 
 
-def log_density_linear(x, A, b, base_log_density: Callable = standard_normal_log_density):
+def log_density_linear(
+    x: ArrayLike, A: ArrayLike, b: ArrayLike, base_log_density: Callable = standard_normal_log_density
+) -> np.ndarray:
     """log p_X(x) = log p_Z(A x + b) + log abs det A, for x (..., D) and independent base dimensions: (...).
 
     A: (D, D), or (..., D, D) with one matrix for each point; singular ones raise a ValueError. Cost O(D^3).
@@ -135,7 +140,7 @@ def log_density_linear(x, A, b, base_log_density: Callable = standard_normal_log
     return base_log_density(z).sum(-1) + log_abs_det
 
 
-def numerical_jacobian(f: Callable, x) -> np.ndarray:
+def numerical_jacobian(f: Callable, x: ArrayLike) -> np.ndarray:
     """J[..., i, j] = dz_i/dx_j by central differences, f from (..., D) to (..., M): (..., M, D). 2 D calls.
 
     The step, eps^(1/3) max(1, abs x_j), balances truncation, O(step^2), against rounding, O(eps/step).
@@ -159,23 +164,23 @@ def numerical_jacobian(f: Callable, x) -> np.ndarray:
     return np.stack(columns, axis=-1) if columns else np.zeros((*np.shape(f(x)), 0), x.dtype)
 
 
-def log_abs_det_numerical(f: Callable, x):
+def log_abs_det_numerical(f: Callable, x: ArrayLike) -> np.ndarray:
     """log abs det of the numerical Jacobian: (..., D) -> (...). Any f, at 2 D calls and O(D^3)."""
     return np.linalg.slogdet(numerical_jacobian(f, x))[1]
 
 
-def log_density_numerical(f: Callable, base_log_density: Callable, x):
+def log_density_numerical(f: Callable, base_log_density: Callable, x: ArrayLike) -> np.ndarray:
     """log p_X(x) of any f in D dimensions, with independent base dimensions, by brute force: (...)."""
     return base_log_density(f(as_real(x))).sum(-1) + log_abs_det_numerical(f, x)
 
 
-def log_abs_derivative_numerical(f: Callable, x):
+def log_abs_derivative_numerical(f: Callable, x: ArrayLike) -> np.ndarray:
     """log abs f'(x) of an elementwise f by central differences: the same for maps in one dimension."""
     x = as_real(x)
     return log_abs_det_numerical(f, x[..., None])
 
 
-def integrate(density: Callable, grid) -> float:
+def integrate(density: Callable, grid: ArrayLike) -> float:
     """The integral of a density over a grid, by the trapezoid rule.
 
     >>> round(integrate(lambda x: np.exp(standard_normal_log_density(x)), np.linspace(-9, 9, 1001)), 9)
@@ -188,19 +193,19 @@ def integrate(density: Callable, grid) -> float:
 # Maximum likelihood, where it has a closed form: z = slope x + shift with a standard normal base
 
 
-def affine_nll(slope: float, shift: float, x):
+def affine_nll(slope: float, shift: float, x: ArrayLike) -> float:
     """The mean of -log p_X over x: mean (z^2 + log 2 pi)/2 - log abs slope, with z = slope x + shift."""
     return -log_density(affine(slope, shift), standard_normal_log_density, x).mean()
 
 
-def affine_nll_gradient(slope: float, shift: float, x) -> tuple:
+def affine_nll_gradient(slope: float, shift: float, x: ArrayLike) -> tuple[float, float]:
     """d nll / d slope = mean(z x) - 1/slope, d nll / d shift = mean(z)."""
     x = as_real(x)
     z = affine(slope, shift).forward(x)
     return (z * x).mean() - 1 / float(slope), z.mean()
 
 
-def fit_affine(x) -> tuple[float, float]:
+def fit_affine(x: ArrayLike) -> tuple[float, float]:
     """The slope and shift of greatest likelihood: 1/std and -mean/std, which whiten x. The mirror image, both
     negated, is as likely.
 

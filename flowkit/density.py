@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from flowkit.maps import as_real
 
 
-def as_data(x, name: str = "data", at_least: int = 1) -> np.ndarray:
+def as_data(x: ArrayLike, name: str = "data", at_least: int = 1) -> np.ndarray:
     """Finite floats of shape (N, D), N at least at_least; ValueError otherwise."""
     x = as_real(x, name)
     if x.ndim != 2 or x.shape[1] == 0 or len(x) < at_least or not np.isfinite(x).all():
@@ -24,7 +25,7 @@ def as_data(x, name: str = "data", at_least: int = 1) -> np.ndarray:
     return x
 
 
-def as_points(x, dim: int) -> np.ndarray:
+def as_points(x: ArrayLike, dim: int) -> np.ndarray:
     """Floats of shape (..., dim); ValueError otherwise."""
     x = as_real(x)
     if x.ndim == 0 or x.shape[-1] != dim:
@@ -35,7 +36,7 @@ def as_points(x, dim: int) -> np.ndarray:
 # Gaussians
 
 
-def fit_gaussian(data) -> tuple[np.ndarray, np.ndarray]:
+def fit_gaussian(data: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The mean (D,) and covariance (D, D) of greatest likelihood: both divide by N, not N - 1. O(N D^2).
 
     With N <= D the covariance is singular, and the likelihood has no maximum: that raises a ValueError.
@@ -52,7 +53,7 @@ def fit_gaussian(data) -> tuple[np.ndarray, np.ndarray]:
     return mean, covariance
 
 
-def _is_flat(data, covariance):
+def _is_flat(data: np.ndarray, covariance: np.ndarray) -> bool:
     """Is a dimension constant, or determined by others? In units of the spreads, which may differ widely."""
     if (data == data[0]).all(0).any():
         return True
@@ -61,7 +62,7 @@ def _is_flat(data, covariance):
     return np.linalg.matrix_rank(correlation, hermitian=True) < len(spread)
 
 
-def gaussian_log_density(x, mean, covariance):
+def gaussian_log_density(x: ArrayLike, mean: ArrayLike, covariance: ArrayLike) -> np.ndarray:
     """log N(x; mean, covariance) = -(abs(L^-1 (x - mean))^2 + D log 2 pi)/2 - sum over i of log L_ii: (...).
 
     The covariance is L L^T (Cholesky): its log-determinant is read off the diagonal, and nothing is inverted.
@@ -77,13 +78,13 @@ def gaussian_log_density(x, mean, covariance):
     return -0.5 * np.square(whitened).sum(-1) - constant
 
 
-def sample_gaussian(mean, covariance, n: int, rng: np.random.Generator) -> np.ndarray:
+def sample_gaussian(mean: ArrayLike, covariance: ArrayLike, n: int, rng: np.random.Generator) -> np.ndarray:
     """n draws x = mean + L noise, L L^T = covariance: (n, D). O(D^3 + n D^2)."""
     mean, factor = _gaussian(mean, covariance)
     return mean + rng.standard_normal((n, len(mean))) @ factor.T
 
 
-def gaussian_entropy(covariance) -> float:
+def gaussian_entropy(covariance: ArrayLike) -> float:
     """-E log p = (D log(2 pi e) + log det covariance)/2 nats: the most that any model's likelihood can reach.
 
     >>> round(gaussian_entropy([[1.0]]), 6)
@@ -93,7 +94,7 @@ def gaussian_entropy(covariance) -> float:
     return float(np.log(np.diag(factor)).sum() + 0.5 * len(factor) * math.log(2 * math.pi * math.e))
 
 
-def _gaussian(mean, covariance):
+def _gaussian(mean: ArrayLike, covariance: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     mean, factor = as_real(mean, "mean"), _cholesky(covariance)
     if mean.shape != (len(factor),):
         raise ValueError(
@@ -102,7 +103,7 @@ def _gaussian(mean, covariance):
     return mean, factor
 
 
-def _cholesky(covariance):
+def _cholesky(covariance: ArrayLike) -> np.ndarray:
     covariance = as_real(covariance, "covariance")
     if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
         raise ValueError(f"covariance must have the shape (D, D); it has {covariance.shape}")
@@ -116,7 +117,7 @@ def _cholesky(covariance):
         ) from None
 
 
-def _solve(factor, x):
+def _solve(factor: np.ndarray, x: np.ndarray) -> np.ndarray:
     """L^-1 x for points (..., D)."""
     flat = x.reshape(-1, x.shape[-1])
     return np.linalg.solve(factor, flat.T).T.reshape(x.shape)
@@ -132,7 +133,7 @@ class Histogram(NamedTuple):
     edges: tuple[np.ndarray, ...]
 
 
-def fit_histogram(data, bins: int | Sequence, pseudocount: float = 0.0) -> Histogram:
+def fit_histogram(data: ArrayLike, bins: int | Sequence, pseudocount: float = 0.0) -> Histogram:
     """The density that is constant in each cell: heights = (count + a)/((N + a cells) volume).
 
     bins: how many in each dimension, between the smallest and the largest point, or one array of edges for
@@ -151,7 +152,7 @@ def fit_histogram(data, bins: int | Sequence, pseudocount: float = 0.0) -> Histo
     return Histogram((count + pseudocount) / ((len(data) + pseudocount * count.size) * volume), tuple(edges))
 
 
-def histogram_log_density(x, histogram: Histogram):
+def histogram_log_density(x: ArrayLike, histogram: Histogram) -> np.ndarray:
     """The log of the height of x's cell, -inf in empty cells and outside: (..., D) -> (...). O(D log bins).
 
     Cells include their left border; the last one includes both.
@@ -171,12 +172,14 @@ def histogram_log_density(x, histogram: Histogram):
 # Likelihood and KL divergence
 
 
-def mean_log_likelihood(log_density: Callable, x) -> float:
+def mean_log_likelihood(log_density: Callable, x: ArrayLike) -> float:
     """The mean of log p over the points of x: up to a constant, minus KL(data || p). In nats a point."""
     return float(log_density(as_real(x)).mean())
 
 
-def kl_gaussians(mean_p, covariance_p, mean_q, covariance_q) -> float:
+def kl_gaussians(
+    mean_p: ArrayLike, covariance_p: ArrayLike, mean_q: ArrayLike, covariance_q: ArrayLike
+) -> float:
     """KL(p || q) = (tr(C_q^-1 C_p) + (m_q - m_p)^T C_q^-1 (m_q - m_p) - D + log(det C_q/det C_p))/2 nats.
 
     At least 0, and 0 only if p = q; not the same the other way round. Cost O(D^3).
@@ -199,7 +202,7 @@ class Estimate(NamedTuple):
     error: float
 
 
-def kl_monte_carlo(log_p: Callable, log_q: Callable, x) -> Estimate:
+def kl_monte_carlo(log_p: Callable, log_q: Callable, x: ArrayLike) -> Estimate:
     """KL(p || q) = E log p(x) - log q(x), estimated by the mean over x drawn from p, with its standard error.
 
     Any two densities; the error falls as 1/sqrt(N). A mean below zero by many errors means that one of
@@ -207,10 +210,10 @@ def kl_monte_carlo(log_p: Callable, log_q: Callable, x) -> Estimate:
     density 0. ValueError if p itself does, or with fewer than two points.
     """
     x = as_real(x)
-    log_p = np.ravel(log_p(x))
-    if len(log_p) < 2 or (log_p == -math.inf).any():
+    own = np.ravel(log_p(x))
+    if len(own) < 2 or (own == -math.inf).any():
         raise ValueError("x must hold two draws from p or more, and p must give each of them a density")
-    ratio = log_p - np.ravel(log_q(x))
+    ratio = own - np.ravel(log_q(x))
     if np.isposinf(ratio).any():
         return Estimate(math.inf, math.inf)
     return Estimate(float(ratio.mean()), float(ratio.std(ddof=1) / math.sqrt(len(ratio))))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from flowkit.maps import as_real
 
@@ -40,7 +41,7 @@ class LU(NamedTuple):
     sign: np.ndarray
 
 
-def _square(a, name="a"):
+def _square(a: ArrayLike, name: str = "a") -> np.ndarray:
     a = as_real(a, name)
     if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
         raise ValueError(f"{name} must be square, of shape (..., n, n); its shape is {a.shape}")
@@ -50,7 +51,7 @@ def _square(a, name="a"):
 # Laplace
 
 
-def laplace(a, memo: bool = False) -> Expansion:
+def laplace(a: ArrayLike, memo: bool = False) -> Expansion:
     """det A = sum over j of (-1)^(i+j) A[i, j] M[i, j], along the first row, and so on within each minor M.
 
     Zero entries are skipped (in a batch, those that are zero in all its matrices): sparsity makes Laplace
@@ -65,9 +66,9 @@ def laplace(a, memo: bool = False) -> Expansion:
     n = a.shape[-1]
     zero = np.zeros(a.shape[:-2], a.dtype)[()]
     rows = [{j: a[..., i, j][()] for j in range(n) if a[..., i, j].any()} for i in range(n)]
-    known = {}
+    known: dict[tuple[int, ...], np.ndarray] = {}
 
-    def expand(columns):
+    def expand(columns: tuple[int, ...]) -> tuple[np.ndarray, int]:
         """The minor of these columns in the last rows, and the multiplications done for it."""
         if not columns:
             return zero + 1, 0
@@ -89,12 +90,12 @@ def laplace(a, memo: bool = False) -> Expansion:
     return Expansion(*expand(tuple(range(n))))
 
 
-def det_laplace(a):
+def det_laplace(a: ArrayLike) -> np.ndarray:
     """The determinant by recursive Laplace expansion: (..., n, n) -> (...). O(n!): for n below 10."""
     return laplace(a).det
 
 
-def det_laplace_memo(a):
+def det_laplace_memo(a: ArrayLike) -> np.ndarray:
     """The determinant by Laplace expansion with memo: (..., n, n) -> (...). O(2^n n): for n below 18."""
     return laplace(a, memo=True).det
 
@@ -102,13 +103,12 @@ def det_laplace_memo(a):
 # LU
 
 
-def lu(a) -> LU:
+def lu(a: ArrayLike) -> LU:
     """Gaussian elimination with partial pivoting: the largest of the column. O(n^3). A may be singular."""
     a = _square(a)
     n = a.shape[-1]
-    packed = a.reshape(
-        math.prod(a.shape[:-2]), n, n
-    ).copy()  # U above; below the diagonal, where U is zero, L
+    # U above; below the diagonal, where U is zero, L
+    packed: np.ndarray = a.reshape(math.prod(a.shape[:-2]), n, n).copy()
     batch = np.arange(len(packed))
     permutation = np.tile(np.arange(n), (len(packed), 1))
     sign = np.ones(len(packed), a.dtype)
@@ -126,13 +126,13 @@ def lu(a) -> LU:
     return LU(permutation.reshape(*leading, n), lower, np.triu(packed), sign.reshape(leading)[()])
 
 
-def det_lu(a):
+def det_lu(a: ArrayLike) -> np.ndarray:
     """det A = det P times the product of U's diagonal: (..., n, n) -> (...). O(n^3)."""
     factors = lu(a)
     return factors.sign * det_triangular(factors.upper)
 
 
-def slogdet_lu(a) -> Slogdet:
+def slogdet_lu(a: ArrayLike) -> Slogdet:
     """Sign and log abs det through LU: (..., n, n) -> (...), (...). O(n^3).
 
     >>> sign, logabsdet = slogdet_lu(1e-200 * np.eye(3))     # det underflows: 1e-600
@@ -144,7 +144,7 @@ def slogdet_lu(a) -> Slogdet:
     return Slogdet(factors.sign * sign, logabsdet)
 
 
-def solve_lu(factors: LU, b) -> np.ndarray:
+def solve_lu(factors: LU, b: ArrayLike) -> np.ndarray:
     """X with A X = B, for B (..., n, m): forward substitution in L, then backward in U. O(n^2 m).
 
     ValueError where A is singular.
@@ -169,26 +169,26 @@ def solve_lu(factors: LU, b) -> np.ndarray:
 # Structure that makes determinants cheap
 
 
-def _diagonal(a):
+def _diagonal(a: np.ndarray) -> np.ndarray:
     return np.diagonal(a, axis1=-2, axis2=-1)
 
 
-def det_triangular(a):
+def det_triangular(a: ArrayLike) -> np.ndarray:
     """The product of the diagonal of a triangular matrix, upper or lower: (..., n, n) -> (...). O(n)."""
     return _diagonal(_square(a)).prod(-1)
 
 
-def slogdet_triangular(a) -> Slogdet:
+def slogdet_triangular(a: ArrayLike) -> Slogdet:
     """Sign and log abs det of a triangular matrix, upper or lower. O(n): only the diagonal is read."""
     return _slogdet_diagonal(_diagonal(_square(a)))
 
 
-def _slogdet_diagonal(diagonal):
+def _slogdet_diagonal(diagonal: np.ndarray) -> Slogdet:
     with np.errstate(divide="ignore"):
         return Slogdet(np.sign(diagonal).prod(-1), np.log(np.abs(diagonal)).sum(-1))
 
 
-def slogdet_block_triangular(a, sizes: Sequence[int]) -> Slogdet:
+def slogdet_block_triangular(a: ArrayLike, sizes: Sequence[int]) -> Slogdet:
     """det of [[A, 0], [C, B]] = det A det B, for any number of diagonal blocks of the sizes given.
 
     O(sum of sizes^3). Only the diagonal blocks are read. The Jacobian of a coupling layer is such a matrix.
@@ -205,7 +205,7 @@ def slogdet_block_triangular(a, sizes: Sequence[int]) -> Slogdet:
     return Slogdet(sign[()], logabsdet[()])
 
 
-def slogdet_lemma(diagonal, v, w) -> Slogdet:
+def slogdet_lemma(diagonal: ArrayLike, v: ArrayLike, w: ArrayLike) -> Slogdet:
     """The matrix determinant lemma: det(A + V W^T) = det(I + W^T A^-1 V) det A, for A = diag(diagonal).
 
     diagonal: (..., d), no zeros; v, w: (..., d, m). Cost O(d m^2 + m^3) against the O(d^3) of LU: the
@@ -221,7 +221,7 @@ def slogdet_lemma(diagonal, v, w) -> Slogdet:
     return _lemma(_slogdet_diagonal(diagonal), v / diagonal[..., None], w)
 
 
-def slogdet_lemma_general(a, v, w) -> Slogdet:
+def slogdet_lemma_general(a: ArrayLike | LU, v: ArrayLike, w: ArrayLike) -> Slogdet:
     """The lemma for any invertible A, given as a matrix (..., d, d) or as its LU: (..., d, m) for v and w.
 
     O(d^3) for a matrix; O(d^2 m + m^3) with the LU at hand. ValueError where A is singular.
@@ -232,7 +232,7 @@ def slogdet_lemma_general(a, v, w) -> Slogdet:
     return _lemma(Slogdet(factors.sign * sign, logabsdet), solve_lu(factors, v), w)
 
 
-def _tall(v, w, d):
+def _tall(v: ArrayLike, w: ArrayLike, d: int) -> tuple[np.ndarray, np.ndarray]:
     v, w = as_real(v, "v"), as_real(w, "w")
     if v.ndim < 2 or w.ndim < 2 or v.shape[-2:] != w.shape[-2:] or v.shape[-2] != d:
         raise ValueError(
@@ -242,7 +242,7 @@ def _tall(v, w, d):
     return v, w
 
 
-def _lemma(outer, solved, w):
+def _lemma(outer: Slogdet, solved: np.ndarray, w: np.ndarray) -> Slogdet:
     inner = slogdet_lu(np.eye(w.shape[-1], dtype=w.dtype) + w.swapaxes(-1, -2) @ solved)
     return Slogdet(outer.sign * inner.sign, outer.logabsdet + inner.logabsdet)
 
@@ -250,14 +250,14 @@ def _lemma(outer, solved, w):
 # Size and cost
 
 
-def hadamard_bound(a):
+def hadamard_bound(a: ArrayLike) -> np.ndarray:
     """log abs det A <= the sum of the logs of the rows' Euclidean norms: the edges of a box bound its volume.
 
     (..., n, n) -> (...), -inf where a row is zero. Equality where the rows are orthogonal. O(n^2).
     """
-    a = np.abs(_square(a))
-    largest = a.max(-1, keepdims=True, initial=0)
-    scaled = a / np.where(largest == 0, 1, largest)  # so that squares neither overflow nor underflow
+    sizes = np.abs(_square(a))
+    largest = sizes.max(-1, keepdims=True, initial=0)
+    scaled = sizes / np.where(largest == 0, 1, largest)  # so that squares neither overflow nor underflow
     with np.errstate(divide="ignore"):
         return (np.log(largest[..., 0]) + 0.5 * np.log(np.square(scaled).sum(-1))).sum(-1)
 

@@ -42,11 +42,11 @@ def u4(x: Tensor) -> Tensor:
     return -_either(_off_wave(x), 0.4, _off_wave(x) + split, 0.35)
 
 
-def _off_wave(x):
+def _off_wave(x: Tensor) -> Tensor:
     return x[..., 1] - torch.sin(math.pi * x[..., 0] / 2)
 
 
-def _either(a, width_a, b, width_b):
+def _either(a: Tensor, width_a: float, b: Tensor, width_b: float) -> Tensor:
     return torch.logaddexp(-(a / width_a).square() / 2, -(b / width_b).square() / 2)
 
 
@@ -74,7 +74,7 @@ class Energy:
         return self.log_density(x) - self.log_z
 
 
-def _tailed(name, potential, widths, tail=0.1):
+def _tailed(name: str, potential: Callable[[Tensor], Tensor], widths: float, tail: float = 0.1) -> Energy:
     """At each x1 stand Gaussians along x2, widths summing to `widths`; exp(-tail |x1|) holds 2 / tail."""
     return Energy(name, potential, math.log(2 / tail * math.sqrt(2 * math.pi) * widths), tail)
 

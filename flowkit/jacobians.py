@@ -5,17 +5,22 @@ for the twins in torch at the end. `numerical_jacobian`, by central differences,
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from flowkit.change_of_variables import numerical_jacobian as numerical_jacobian
 from flowkit.dual import Dual, as_array, jvp
 from flowkit.maps import as_real
 
+if TYPE_CHECKING:  # flowkit.jacobians itself is light: torch loads in its twins alone
+    from torch import Tensor
+
 # Column by column
 
 
-def jacobian(f: Callable, x):
+def jacobian(f: Callable, x: ArrayLike | Dual) -> np.ndarray:
     """J column by column, J e_j by a jvp for each j: (..., D) -> (..., M, D). D passes through f.
 
     Where f returns one number for each point, (...), this is its gradient, (..., D).
@@ -30,7 +35,7 @@ def jacobian(f: Callable, x):
     return np.stack([jvp(f, x, e)[1] for e in basis], axis=-1)
 
 
-def hessian(f: Callable, x):
+def hessian(f: Callable, x: ArrayLike) -> np.ndarray:
     """H[..., i, j] = d^2 f / dx_i dx_j for f : (..., D) -> (...), by duals of duals: (..., D, D). D^2 passes.
 
     If f has M outputs, H is (..., M, D, D). The change of variables needs only J: volume is first order.
@@ -44,19 +49,20 @@ def hessian(f: Callable, x):
 # Products and inverses
 
 
-def chain_jacobians(maps: Sequence[Callable], x) -> list[np.ndarray]:
+def chain_jacobians(maps: Sequence[Callable], x: ArrayLike) -> list[np.ndarray]:
     """The Jacobian of each of f_1, ..., f_K in f_K o ... o f_1, each at its own input: K of (..., D, D).
 
     Their product J_K ... J_1 is the Jacobian of the whole, and so the product of their dets is its det.
     """
-    x, out = as_real(x), []
+    at: np.ndarray | Dual = as_real(x)
+    out = []
     for f in maps:
-        out.append(jacobian(f, x))
-        x = as_array(f(x))
+        out.append(jacobian(f, at))
+        at = as_array(f(at))
     return out
 
 
-def inverse_jacobian(f: Callable, x):
+def inverse_jacobian(f: Callable, x: ArrayLike) -> np.ndarray:
     """The Jacobian of f^-1 at z = f(x), which is J(x)^-1, without f^-1 itself: (..., D, D).
 
     Its det is 1/det J.
@@ -71,7 +77,7 @@ def inverse_jacobian(f: Callable, x):
 # Areas in the plane
 
 
-def polygon_area(vertices):
+def polygon_area(vertices: ArrayLike) -> np.ndarray:
     """The area of polygons (..., N, 2) by the shoelace formula: (...). Negative where they run clockwise.
 
     >>> float(polygon_area([[0, 0], [2, 0], [2, 1], [0, 1]]))
@@ -84,7 +90,7 @@ def polygon_area(vertices):
     return 0.5 * (x * np.roll(y, -1, -1) - np.roll(x, -1, -1) * y).sum(-1)
 
 
-def mapped_cell(f: Callable, x, size: float, per_side: int = 1):
+def mapped_cell(f: Callable, x: ArrayLike, size: float, per_side: int = 1) -> np.ndarray:
     """The image of the square of this size about x (..., 2), as a polygon: (..., 4 per_side, 2).
 
     The square runs anticlockwise from its lower left corner; more points on each side follow bent images.
@@ -99,7 +105,7 @@ def mapped_cell(f: Callable, x, size: float, per_side: int = 1):
     return f(x[..., None, :] + square)
 
 
-def area_ratio(f: Callable, x, size: float, per_side: int = 1):
+def area_ratio(f: Callable, x: ArrayLike, size: float, per_side: int = 1) -> np.ndarray:
     """The area of the mapped cell over that of the square: (...). As size goes to 0 it tends to det J.
 
     The error is O(size^2), until rounding, O(eps abs z/size), takes over. Negative where f turns the square
@@ -108,19 +114,19 @@ def area_ratio(f: Callable, x, size: float, per_side: int = 1):
     return polygon_area(mapped_cell(f, x, size, per_side)) / size**2
 
 
-def from_polar(p):
+def from_polar(p: np.ndarray) -> np.ndarray:
     """(r, angle) -> (r cos angle, r sin angle), for p (..., 2). det J = r: zero at the origin."""
     r, angle = p[..., 0], p[..., 1]
     return np.stack([r * np.cos(angle), r * np.sin(angle)], axis=-1)
 
 
-def from_polar_jacobian(p):
+def from_polar_jacobian(p: np.ndarray) -> np.ndarray:
     """[[cos angle, -r sin angle], [sin angle, r cos angle]]: (..., 2) -> (..., 2, 2)."""
     r, cos, sin = p[..., 0], np.cos(p[..., 1]), np.sin(p[..., 1])
     return np.stack([np.stack([cos, -r * sin], axis=-1), np.stack([sin, r * cos], axis=-1)], axis=-2)
 
 
-def to_polar(x):
+def to_polar(x: np.ndarray) -> np.ndarray:
     """x (..., 2) -> (r, angle), the angle in (-pi, pi]: the inverse of from_polar on r > 0. det J = 1/r."""
     r = np.sqrt(np.square(x[..., 0]) + np.square(x[..., 1]))
     return np.stack([r, np.arctan2(x[..., 1], x[..., 0])], axis=-1)
@@ -129,7 +135,7 @@ def to_polar(x):
 # Diffeomorphisms
 
 
-def det_sign(J, tolerance: float = 1e-12):
+def det_sign(J: ArrayLike, tolerance: float = 1e-12) -> np.ndarray:
     """The sign of det J for J (..., D, D): 1, -1, or 0 where the rows of J are dependent: (...).
 
     Dependent: abs det J is at most tolerance times the product of the rows' lengths, Hadamard's bound. So
@@ -142,7 +148,7 @@ def det_sign(J, tolerance: float = 1e-12):
     return np.where(np.abs(det) <= tolerance, 0.0, np.sign(det))
 
 
-def singular_cells(f: Callable, *axes, jacobian: Callable = jacobian):
+def singular_cells(f: Callable, *axes: ArrayLike, jacobian: Callable = jacobian) -> np.ndarray:
     """The cells of a grid in which f is not a diffeomorphism: det J has not one sign at all their corners.
 
     axes: for each dimension its grid points, (n_1,), ..., (n_D,). Returns booleans (n_1 - 1, ..., n_D - 1):
@@ -165,25 +171,25 @@ def singular_cells(f: Callable, *axes, jacobian: Callable = jacobian):
 # The same in torch: f takes and returns tensors
 
 
-def torch_jvp(f: Callable, x, v):
+def torch_jvp(f: Callable, x: "Tensor", v: "Tensor") -> "tuple[Tensor, Tensor]":
     """f(x) and J v: jvp's twin, for tensors."""
     from torch import func
 
-    return func.jvp(f, (x,), (v,))
+    return func.jvp(f, (x,), (v,))  # type: ignore[return-value]  # three with has_aux alone
 
 
-def torch_vjp(f: Callable, x, w):
+def torch_vjp(f: Callable, x: "Tensor", w: "Tensor") -> "tuple[Tensor, Tensor]":
     """f(x) and w^T J, for w of f(x)'s shape: reverse mode, one row of J for a small multiple of f's own cost.
 
     A gradient is one vjp where it is D jvps, so training goes backwards; forward mode keeps no tape.
     """
     from torch import func
 
-    z, pull_back = func.vjp(f, x)
+    z, pull_back = func.vjp(f, x)  # type: ignore[misc]  # three with has_aux alone
     return z, pull_back(w)[0]
 
 
-def torch_jacobian(f: Callable, x):
+def torch_jacobian(f: Callable, x: "Tensor") -> "Tensor":
     """J by rows, a vjp for each, (..., M, D). M passes backwards, vectorized; f sees one point (D,)."""
     from torch import func
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from flowkit.density import as_data, as_points
 from flowkit.maps import as_real
@@ -26,7 +27,7 @@ class Kernel:
     variance: float
 
 
-def _log_where_positive(height):
+def _log_where_positive(height: np.ndarray) -> np.ndarray:
     """log height, -inf where it is negative: the kernel ends there."""
     with np.errstate(divide="ignore"):
         return np.log(np.maximum(height, 0))
@@ -63,7 +64,9 @@ KERNELS = {
 }
 
 
-def kde_log_density(x, data, bandwidth, kernel: str | Kernel = "gaussian"):
+def kde_log_density(
+    x: ArrayLike, data: ArrayLike, bandwidth: ArrayLike, kernel: str | Kernel = "gaussian"
+) -> np.ndarray:
     """log (1/N) sum over n of prod over i of k((x_i - data_ni)/h_i)/h_i, by log-sum-exp: (..., D) -> (...).
 
     bandwidth h: a number, or one for each dimension (D,). kernel: a name in KERNELS, or a Kernel. Where no
@@ -79,7 +82,9 @@ def kde_log_density(x, data, bandwidth, kernel: str | Kernel = "gaussian"):
     return _log_kernel_sums(flat, data, bandwidth, kernel).reshape(x.shape[:-1])[()] - math.log(len(data))
 
 
-def leave_one_out_log_density(data, bandwidth, kernel: str | Kernel = "gaussian"):
+def leave_one_out_log_density(
+    data: ArrayLike, bandwidth: ArrayLike, kernel: str | Kernel = "gaussian"
+) -> np.ndarray:
     """The estimate's log-density at each of its own points, made from the N - 1 others: (N, D) -> (N,).
 
     With itself left in, a point would like its kernel to be as narrow as can be, and the likelihood
@@ -89,14 +94,16 @@ def leave_one_out_log_density(data, bandwidth, kernel: str | Kernel = "gaussian"
     return _log_kernel_sums(data, data, bandwidth, kernel, leave_out_own=True) - math.log(len(data) - 1)
 
 
-def sample_kde(data, bandwidth, n: int, rng: np.random.Generator, kernel: str | Kernel = "gaussian"):
+def sample_kde(
+    data: ArrayLike, bandwidth: ArrayLike, n: int, rng: np.random.Generator, kernel: str | Kernel = "gaussian"
+) -> np.ndarray:
     """n draws: a point of the data, each as likely, moved by h times a draw of the kernel: (n, D)."""
     data = as_data(data)
     noise = _kernel(kernel).sample((n, data.shape[1]), rng)
     return data[rng.integers(len(data), size=n)] + _bandwidth(bandwidth, data) * noise
 
 
-def _kernel(kernel):
+def _kernel(kernel: str | Kernel) -> Kernel:
     if isinstance(kernel, Kernel):
         return kernel
     if kernel not in KERNELS:
@@ -104,7 +111,7 @@ def _kernel(kernel):
     return KERNELS[kernel]
 
 
-def _bandwidth(bandwidth, data):
+def _bandwidth(bandwidth: ArrayLike, data: np.ndarray) -> np.ndarray:
     h = as_real(bandwidth, "bandwidth")
     if h.shape not in ((), data.shape[1:]) or not ((h > 0) & np.isfinite(h)).all():
         raise ValueError(
@@ -116,7 +123,9 @@ def _bandwidth(bandwidth, data):
 _AT_ONCE = 2**20  # distances in memory: below some 10 MB for each array of them
 
 
-def _log_kernel_sums(x, data, bandwidth, kernel, leave_out_own=False):
+def _log_kernel_sums(
+    x: np.ndarray, data: np.ndarray, bandwidth: ArrayLike, kernel: str | Kernel, leave_out_own: bool = False
+) -> np.ndarray:
     """log of the sum over the data of the product kernel, for x (Q, D), a slice of x at a time: (Q,)."""
     k, h = _kernel(kernel).log_density, _bandwidth(bandwidth, data)
     x, data = x / h, data / h
@@ -132,7 +141,7 @@ def _log_kernel_sums(x, data, bandwidth, kernel, leave_out_own=False):
     return out - np.log(h).sum()
 
 
-def logsumexp(a, axis: int = -1):
+def logsumexp(a: ArrayLike, axis: int = -1) -> np.ndarray:
     """log of the sum of exp a, which neither overflows nor underflows: the largest term is taken out first.
 
     >>> round(float(logsumexp([-1000.0, -1000.0])), 6)
@@ -148,7 +157,12 @@ def logsumexp(a, axis: int = -1):
 # Bandwidths
 
 
-def bandwidth_scores(data, bandwidths: Sequence, held_out=None, kernel: str | Kernel = "gaussian"):
+def bandwidth_scores(
+    data: ArrayLike,
+    bandwidths: Sequence[ArrayLike],
+    held_out: ArrayLike | None = None,
+    kernel: str | Kernel = "gaussian",
+) -> np.ndarray:
     """The mean log-likelihood under each bandwidth, of held_out (M, D) or else leaving one out: (K,)."""
     if held_out is None:
         return np.array([leave_one_out_log_density(data, h, kernel).mean() for h in bandwidths])
@@ -156,7 +170,12 @@ def bandwidth_scores(data, bandwidths: Sequence, held_out=None, kernel: str | Ke
     return np.array([kde_log_density(held_out, data, h, kernel).mean() for h in bandwidths])
 
 
-def choose_bandwidth(data, bandwidths: Sequence, held_out=None, kernel: str | Kernel = "gaussian"):
+def choose_bandwidth(
+    data: ArrayLike,
+    bandwidths: Sequence[ArrayLike],
+    held_out: ArrayLike | None = None,
+    kernel: str | Kernel = "gaussian",
+) -> ArrayLike:
     """The bandwidth under which points that the estimate has not seen are most likely.
 
     ValueError if under each of them some point has density 0: kernels that end leave gaps between the data.
@@ -167,7 +186,7 @@ def choose_bandwidth(data, bandwidths: Sequence, held_out=None, kernel: str | Ke
     return bandwidths[int(scores.argmax())]
 
 
-def scott_bandwidth(data):
+def scott_bandwidth(data: ArrayLike) -> np.ndarray:
     """N^(-1/(D + 4)) times the standard deviation, for each dimension: (D,). About right for Gaussians.
 
     It blurs several modes into one. Scott 1992, equation 6.44.
@@ -179,7 +198,7 @@ def scott_bandwidth(data):
 # What D costs
 
 
-def kde_relative_error(n: float, dim: int, bandwidth):
+def kde_relative_error(n: float, dim: int, bandwidth: ArrayLike) -> np.ndarray:
     """E (estimate - p)^2/p^2 at the origin, for n points of a standard normal and a Gaussian kernel, exactly.
 
     The kernel widens the normal to variance 1 + h^2, which gives the bias, (1 + h^2)^(-D/2) - 1; the
@@ -208,7 +227,7 @@ def samples_needed(dim: int, relative_error: float = 0.1) -> float:
         return float((variance / (relative_error - bias**2)).min())
 
 
-def _bias_and_variance(dim, h):
+def _bias_and_variance(dim: int, h: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Relative bias, and relative variance times n; expm1 and log1p keep the digits of small h."""
     spread = np.square(as_real(h, "bandwidth"))
     bias = np.expm1(-0.5 * dim * np.log1p(spread))

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 REAL_LINE = (-math.inf, math.inf)
 
 
-def as_real(a, name: str = "x") -> np.ndarray:
+def as_real(a: ArrayLike, name: str = "x") -> np.ndarray:
     """The array as real floating point: float32, float64 and longer stay, integers become float64."""
     a = np.asarray(a)
     if a.dtype.kind in "biu":
@@ -46,7 +47,7 @@ class Map1D:
         return _image(self.forward, self.domain)
 
 
-def _image(f, interval):
+def _image(f: Callable, interval: tuple[float, float]) -> tuple[float, float]:
     """The interval between the images of the ends, in order: a decreasing f swaps them."""
     with np.errstate(divide="ignore"):
         low, high = sorted(float(f(np.float64(end))) for end in interval)
@@ -58,7 +59,7 @@ def _image(f, interval):
 def invert(f: Map1D) -> Map1D:
     """The same map walked backwards: z -> x, whose log-derivative at z is -log abs f'(f^-1(z))."""
 
-    def log_abs_derivative(z):
+    def log_abs_derivative(z: ArrayLike) -> np.ndarray:
         return -f.log_abs_derivative(f.inverse(z))
 
     return Map1D(f"inverse of {f.name}", f.inverse, f.forward, log_abs_derivative, f.codomain)
@@ -74,17 +75,17 @@ def compose(*maps: Map1D) -> Map1D:
     ((-0.5, inf), -0.405465)
     """
 
-    def forward(x):
+    def forward(x: np.ndarray) -> np.ndarray:
         for f in maps:
             x = f.forward(x)
         return x
 
-    def inverse(z):
+    def inverse(z: np.ndarray) -> np.ndarray:
         for f in reversed(maps):
             z = f.inverse(z)
         return z
 
-    def log_abs_derivative(x):
+    def log_abs_derivative(x: ArrayLike) -> np.ndarray:
         total = np.zeros_like(as_real(x))
         for f in maps:
             total = total + f.log_abs_derivative(x)
@@ -120,30 +121,30 @@ def affine(slope: float, shift: float) -> Map1D:
     )
 
 
-def _sigmoid(x):
+def _sigmoid(x: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0, -x))
 
 
-def _logit(z):
+def _logit(z: np.ndarray) -> np.ndarray:
     return np.log(z) - np.log1p(-z)
 
 
-def _sigmoid_log_derivative(x):
+def _sigmoid_log_derivative(x: ArrayLike) -> np.ndarray:
     """log s(x)(1 - s(x)) = -softplus(x) - softplus(-x)."""
     return -np.abs(x) - 2 * np.log1p(np.exp(-np.abs(x)))
 
 
-def _tanh_log_derivative(x):
+def _tanh_log_derivative(x: ArrayLike) -> np.ndarray:
     """log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2x)), even in x."""
     return 2 * (math.log(2) - np.abs(x) - np.log1p(np.exp(-2 * np.abs(x))))
 
 
-def _cube_log_derivative(x):
+def _cube_log_derivative(x: ArrayLike) -> np.ndarray:
     with np.errstate(divide="ignore"):
         return math.log(3) + 2 * np.log(np.abs(x))
 
 
-def _solve_cubic(z):
+def _solve_cubic(z: np.ndarray) -> np.ndarray:
     """The real root of x + x^3 = z: x = 2/sqrt(3) sinh t makes it sinh 3t = 3 sqrt(3)/2 z. No cancelling."""
     return 2 / math.sqrt(3) * np.sinh(np.arcsinh(1.5 * math.sqrt(3) * z) / 3)
 
@@ -166,7 +167,7 @@ CUBIC = Map1D(
 )
 
 
-def _arcsin_log_derivative(x):
+def _arcsin_log_derivative(x: np.ndarray) -> np.ndarray:
     return -0.5 * (np.log1p(-x) + np.log1p(x))
 
 
@@ -181,12 +182,12 @@ ARCSIN_BRANCHES = (
 # inverse the quantile function. The logistic distribution's F is SIGMOID.
 
 
-def _cauchy_cdf(x):
+def _cauchy_cdf(x: ArrayLike) -> np.ndarray:
     """1/2 + arctan(x)/pi, without cancellation in the left tail."""
     return np.arctan2(1, -as_real(x)) / math.pi
 
 
-def _cauchy_quantile(u):
+def _cauchy_quantile(u: ArrayLike) -> np.ndarray:
     """tan(pi (u - 1/2)) = -1/tan(pi u), from the nearer end, where u is precise."""
     u = as_real(u)
     return np.copysign(1 / np.tan(math.pi * np.minimum(u, 1 - u)), u - 0.5)
