@@ -96,9 +96,9 @@ class IAF(Inverse):
     The parameters read the noise z_<i, and the MAF's read the data x_<i: that is the whole difference. Its
     own samples an IAF scores in one pass (`Flow.rsample_with_log_prob`), which is all that variational
     inference asks; data of others cost D steps.
-    Cost, parameters, arguments: those of MAF with the directions exchanged; the transformer, which now goes
-    from noise to data, is affine() by default.
-    Kingma et al. 2016 (IAF), eq. 10 and 11; its flow runs from noise to data, our inverse.
+    Cost: inverse one pass of the network and O(D), forward D steps one after another, as MAF's inverse.
+    Parameters and arguments: those of MAF; the transformer, which now goes from noise to data, is affine() by
+    default. Kingma et al. 2016 (IAF), eq. 10 and 11; its flow runs from noise to data, our inverse.
     """
 
     def __init__(

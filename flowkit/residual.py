@@ -157,7 +157,9 @@ class _Implicit(torch.autograd.Function):
 class ReversibleStack(Compose):
     """Compose, whose forward keeps no activations: going backwards, each block's input is its inverse.
 
-    forward, inverse, log-dets: those of Compose. In forward only the last z is kept; the gradient walks from
+    forward   z = f_K(... f_1(x)), as Compose          log abs det dz/dx = sum over k of log abs det df_k
+    inverse   x = f_1^-1(... f_K^-1(z))                log abs det dx/dz = sum over k of log abs det df_k^-1
+    In forward only the last z is kept; the gradient walks from
     it through the blocks, inverts each (no log-det), runs it again with the same random numbers, and
     differentiates it alone. So the memory is that of one block, flat in depth.
     Cost: forward as Compose; backward one inverse and one more forward pass for each block. The inputs come
