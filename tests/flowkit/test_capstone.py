@@ -38,7 +38,7 @@ def test_a_docstring_that_says_too_little_is_an_error():
 
 
 def test_sentences_and_formulas():
-    text = "forward   z = x,   log abs det dz/dx = 0\n          twice\nCost: O(D)\n    each. Raises ValueError."
+    text = "forward   z = x,   log abs det dz/dx = 0\n          twice\nCost: O(D)\n  each. Raises Error."
     assert formula(text, "forward") == "z = x, twice"
     assert sentence(text, "Cost") == "O(D) each"
     assert sentence(text, "Constraint") == ""
