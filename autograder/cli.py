@@ -245,6 +245,29 @@ def report(
 
 
 @command
+def export(
+    topics: Topics = None,
+    format: Annotated[
+        Literal["csv", "canvas", "moodle", "gradescope"], typer.Option(help="For whom the grades are.")
+    ] = "csv",
+    to: Annotated[
+        Path | None, typer.Option(help="The file (gradescope: the folder). Default: in the course's reports.")
+    ] = None,
+    course: CourseFolder = Path("course"),
+    db: Database = None,
+):
+    """Write the grades, as a spreadsheet, Canvas, Moodle or Gradescope take them."""
+    from autograder.export import export
+
+    path, waiting = export(Course(course, db), format, topics, to)
+    say(f"Written: {path}", style="green")
+    if waiting:
+        say(
+            f"Of {waiting} submissions, answers wait for a person, and count zero until then.", style="yellow"
+        )
+
+
+@command
 def classroom(
     topics: Topics = None,
     students: Annotated[int, typer.Option(help="How many hand in.")] = 30,
