@@ -163,18 +163,21 @@ class _Examiner:
 
     def said(self):
         """The last that it wrote to stderr; it is ended for that."""
-        self.process.kill()
-        self.process.wait()
+        self.stop()
         self.complaints.seek(0)
         return self.complaints.read()[-2000:].decode(errors="replace").strip()
 
-    def close(self):
+    def stop(self):
+        """It ends when it finds nobody at the other end, and takes its zygote and its folder with it."""
         self.pipe.close()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+    def close(self):
+        self.stop()
         self.complaints.close()
 
 
