@@ -6,12 +6,16 @@ is too weak: a log-det wrong in both directions passes. Here the log-det is held
 that autograd finds, away from initialization.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from flowkit.laws import calculus, form, numerics
 from flowkit.laws.calls import Raised
 from flowkit.laws.exam import Exam
 from flowkit.laws.trials import trials
+from flowkit.laws.walks import Trial
 
 
 class LawBroken(AssertionError):
@@ -21,13 +25,13 @@ class LawBroken(AssertionError):
     reason. When the map raised, its own exception is the `__cause__`.
     """
 
-    def __init__(self, law: str, message: str):
+    def __init__(self, law: str, message: str) -> None:
         super().__init__(f"{law}: {message}")
         self.law = law
         self.message = message
 
 
-def check_bijection(f, dim: int | tuple[int, ...], **options) -> None:
+def check_bijection(f: object, dim: int | tuple[int, ...], **options: Any) -> None:
     """Checks that f keeps every law of a bijection; raises LawBroken at the first that it breaks.
 
     f: a `Bijection`, or any object with its `forward` and `inverse`; or a class or function without
@@ -72,7 +76,7 @@ def check_bijection(f, dim: int | tuple[int, ...], **options) -> None:
             raise broken
 
 
-def laws(f, dim: int | tuple[int, ...], **options) -> list[tuple[str, str | None]]:
+def laws(f: object, dim: int | tuple[int, ...], **options: Any) -> list[tuple[str, str | None]]:
     """The verdict of every law, in order: (law, None) when it holds, (law, message) when it is broken.
 
     Takes what `check_bijection` takes. Where f breaks a law that others stand on, such as its shape, these
@@ -82,7 +86,7 @@ def laws(f, dim: int | tuple[int, ...], **options) -> list[tuple[str, str | None
     return [(law, None if broken is None else broken.message) for law, broken in verdicts.items()]
 
 
-def _examine(f, exam: Exam) -> dict[str, LawBroken | None]:
+def _examine(f: object, exam: Exam) -> dict[str, LawBroken | None]:
     """The first breach of each law over all draws and dtypes; None for the laws that hold."""
     broken: dict[str, LawBroken | None] = dict.fromkeys(LAWS)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -95,19 +99,19 @@ def _examine(f, exam: Exam) -> dict[str, LawBroken | None]:
                         return _stop(broken, law)
         except Raised as raised:
             first = next(iter(LAWS))
-            broken[first] = LawBroken(first, str(raised))
-            broken[first].__cause__ = raised.__cause__
+            verdict = broken[first] = LawBroken(first, str(raised))
+            verdict.__cause__ = raised.__cause__
             return _stop(broken, first)
     return broken
 
 
-def _stop(broken, failed):
+def _stop(broken: dict[str, LawBroken | None], failed: str) -> dict[str, LawBroken | None]:
     names = list(LAWS)
     untried = names[names.index(failed) + 1 :]
     return broken | {law: LawBroken(law, f"not tried before '{failed}' holds") for law in untried}
 
 
-def _verdict(law, judge, trial) -> LawBroken | None:
+def _verdict(law: str, judge: Callable[[Trial], str | None], trial: Trial) -> LawBroken | None:
     try:
         complaint = judge(trial)
         cause = None
@@ -120,7 +124,7 @@ def _verdict(law, judge, trial) -> LawBroken | None:
     return verdict
 
 
-LAWS = {
+LAWS: dict[str, Callable[[Trial], str | None]] = {
     "runs": form.runs,
     "shape": form.shapes,
     "dtype": form.dtypes,

@@ -5,15 +5,17 @@ import math
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from flowkit.laws import slips
 from flowkit.laws.calls import gradient_of, jacobian_of, pair, parameters_of, size_of
 from flowkit.laws.exam import POINTS, REAL, is_real
+from flowkit.laws.walks import Leg, Trial
 
 DOWNHILL_STEPS = 10
 
 
-def _log_det(t, leg):
+def _log_det(t: Trial, leg: Leg) -> str | None:
     if leg.jacobian is None:
         return (
             "neither forward nor inverse can be differentiated in its input: compute with torch, without "
@@ -39,24 +41,24 @@ def _log_det(t, leg):
     error = (got - truth).abs()
     if leg.worst(error, 1) is None:
         return None
-    i = leg.worst(
-        error - 4 * leg.truth_moved_by_rounding.to(error), 1
-    )  # it costs D passes: only when in doubt
-    if i is None:
+    # it costs D passes: only when in doubt
+    worst = leg.worst(error - 4 * leg.truth_moved_by_rounding.to(error), 1)
+    if worst is None:
         return None
     reason = slips.of_log_det(got, truth, leg.jacobian, leg.way, leg.judged)
-    return f"at {slips.show(leg.start[i])} it is {got[i]:.6g}; the Jacobian says {truth[i]:.6g}{reason}"
+    told = f"it is {got[worst]:.6g}; the Jacobian says {truth[worst]:.6g}{reason}"
+    return f"at {slips.show(leg.start[worst])} {told}"
 
 
-def log_det_forward(t):
+def log_det_forward(t: Trial) -> str | None:
     return _log_det(t, t.there)
 
 
-def log_det_inverse(t):
+def log_det_inverse(t: Trial) -> str | None:
     return _log_det(t, t.back) if t.exam.inverse else None
 
 
-def one_to_one(t):
+def one_to_one(t: Trial) -> str | None:
     """One sign of the determinant, here and as parameters go downhill in log_det, where a fold would open."""
     complaint = _folds(t)
     if complaint or not (t.precise and t.std) or t.quick or math.prod(t.exam.event) > 8:
@@ -73,7 +75,7 @@ def one_to_one(t):
     return None
 
 
-def _step_downhill(f, t, length=0.3):
+def _step_downhill(f: object, t: Trial, length: float = 0.3) -> bool:
     """Moves the parameters by `length` against the gradient of the lowest log_det; False when it has none."""
     parameters = [p for p in parameters_of(f) if p.requires_grad]
     lowest = pair(f, "forward", t.x.clone(), t.context)[1].min()
@@ -85,11 +87,11 @@ def _step_downhill(f, t, length=0.3):
         return False
     with torch.no_grad():
         for parameter, slope in zip(parameters, gradient, strict=True):
-            parameter -= length / norm * slope
+            parameter.sub_(length / norm * slope)
     return True
 
 
-def _folds(t):
+def _folds(t: Trial) -> str | None:
     if t.there.jacobian is None:
         return None
     sign = t.there.log_det[0]
@@ -103,7 +105,7 @@ def _folds(t):
     )
 
 
-def _round_trip(leg):
+def _round_trip(leg: Leg) -> str | None:
     error = size_of(leg.result[2] - leg.start)
     i = leg.worst(error, 2)
     if i is None:
@@ -116,15 +118,15 @@ def _round_trip(leg):
     )
 
 
-def round_trip_x(t):
+def round_trip_x(t: Trial) -> str | None:
     return _round_trip(t.there) if t.exam.inverse else None
 
 
-def round_trip_z(t):
+def round_trip_z(t: Trial) -> str | None:
     return _round_trip(t.back) if t.exam.inverse else None
 
 
-def inverse_gradient(t):
+def inverse_gradient(t: Trial) -> str | None:
     """Where inverse carries a gradient, as rsample needs, it must be that of the inverse map."""
     if not (t.exam.inverse and t.exam.inverse_gradient and t.precise) or t.there.jacobian is None:
         return None
@@ -146,7 +148,7 @@ def inverse_gradient(t):
     )
 
 
-def in_codomain(t):
+def in_codomain(t: Trial) -> str | None:
     for leg, constraint in zip(
         t.legs, (getattr(t.f, "codomain", REAL), getattr(t.f, "domain", REAL)), strict=False
     ):
@@ -162,7 +164,7 @@ def in_codomain(t):
     return None
 
 
-def integral(t):
+def integral(t: Trial) -> str | None:
     exam = t.exam
     wanted = exam.integrate
     if wanted is None:
@@ -179,14 +181,14 @@ def integral(t):
 
 
 @torch.no_grad()
-def _mass(f, dim, context):
+def _mass(f: object, dim: int, context: Tensor | None) -> tuple[float, float, int]:
     """The integral over the preimage of [-6, 6]^D, its standard error, and how many points met the mass.
 
     Two random points in each cell of a grid: without bias, however the density jumps. The grid's lines are
     even and at quantiles of the preimage.
     """
 
-    def log_density(points):
+    def log_density(points: Tensor) -> Tensor:
         c = None if context is None else context.expand(len(points), -1)
         z, log_det = pair(f, "forward", points, c)
         return log_det - 0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)

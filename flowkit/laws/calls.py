@@ -1,9 +1,11 @@
 """Calls of the map under test, so that what it raises is told from our own errors; copies; derivatives."""
 
 import copy
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowkit.laws import slips
@@ -13,7 +15,7 @@ class Raised(Exception):
     """The map under test raised; the cause is what it raised."""
 
 
-def call(f, way, points, context=None):
+def call(f: Any, way: str, points: Tensor, context: Tensor | None = None) -> Any:
     """f.forward or f.inverse; what it raises is wrapped, to be told from our own errors."""
     try:
         method = getattr(f, way)
@@ -23,7 +25,7 @@ def call(f, way, points, context=None):
         raise Raised(f"{way} raised {type(error).__name__}: {error} (on a tensor {shape})") from error
 
 
-def fresh(f):
+def fresh(f: Any) -> Any:
     """A copy of f, or a new one when f makes them."""
     if isinstance(f, type) or not hasattr(f, "forward"):
         return f()
@@ -36,23 +38,23 @@ def fresh(f):
         raise Raised(message) from error
 
 
-def cast(f, **to):
+def cast(f: Any, **to: Any) -> Any:
     return f.to(**to) if isinstance(f, nn.Module) else f
 
 
-def parameters_of(f):
+def parameters_of(f: object) -> list[nn.Parameter]:
     return [p for p in f.parameters() if p.is_floating_point()] if isinstance(f, nn.Module) else []
 
 
 @torch.no_grad()
-def randomize(module, std, spread=1.0):
+def randomize(module: nn.Module, std: float, spread: float = 1.0) -> None:
     """Adds noise to all parameters, each tensor's of std to `spread` times std, even on the log scale."""
 
-    def scale():
+    def scale() -> float:
         return std * spread ** float(torch.rand(()))
 
     if hasattr(module, "randomize_"):
-        module.randomize_(scale())
+        module.randomize_(scale())  # type: ignore[operator]  # a method of the map's own
         return
     for parameter in module.parameters(recurse=False):
         if parameter.is_floating_point():
@@ -61,7 +63,7 @@ def randomize(module, std, spread=1.0):
         randomize(child, std, spread)
 
 
-def pair(f, way, points, context=None):
+def pair(f: Any, way: str, points: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """What `call` returns, held to be two tensors, the first as long as the points."""
     returned = call(f, way, points, context)
     if not (isinstance(returned, tuple | list) and len(returned) == 2 and torch.is_tensor(returned[0])):
@@ -72,10 +74,11 @@ def pair(f, way, points, context=None):
         raise Raised(
             f"{way} must return log_det as a tensor, one number for each point; {slips.describe(returned[1])}"
         )
-    return returned
+    points, log_det = returned
+    return points, log_det
 
 
-def jacobian_of(f, way, points, context):
+def jacobian_of(f: Any, way: str, points: Tensor, context: Tensor | None) -> Tensor | None:
     """(N, D, D) by autograd, events flattened; None when the result carries no gradient of the points."""
     leaf = points.detach().clone().requires_grad_()
     out, _ = pair(f, way, leaf.clone(), context)
@@ -87,14 +90,14 @@ def jacobian_of(f, way, points, context):
     return jacobian if jacobian.any() else None
 
 
-def gradient_of(scalar, leaves):
+def gradient_of(scalar: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
     try:
         return torch.autograd.grad(scalar, leaves, retain_graph=True, materialize_grads=True)
     except RuntimeError as error:
         raise Raised(f"the result cannot be differentiated: {error}") from error
 
 
-def size_of(points):
+def size_of(points: Tensor) -> Tensor:
     """max abs of each point, (N,)."""
     return points.detach().flatten(1).abs().amax(1)
 
@@ -104,7 +107,9 @@ class _Watch(TorchDispatchMode):
 
     overflowed = False
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         out = function(*args, **(kwargs or {}))
         if torch.is_tensor(out) and out.is_floating_point():
             self.overflowed = self.overflowed or bool(out.isinf().any())
@@ -112,7 +117,7 @@ class _Watch(TorchDispatchMode):
 
 
 @torch.no_grad()
-def overflows(f, way, points, context=None):
+def overflows(f: Any, way: str, points: Tensor, context: Tensor | None = None) -> bool:
     """Whether some step of f passes the largest number there is: so that inf and NaN are the map's own."""
     with _Watch() as watch:
         call(f, way, points.clone(), context)

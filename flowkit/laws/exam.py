@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from torch.distributions import biject_to, constraints
+from torch.distributions.constraints import Constraint
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 EXTREMES = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
@@ -37,11 +38,11 @@ class Exam:
         return (self.dim,) if isinstance(self.dim, int) else tuple(self.dim)
 
 
-def is_real(constraint):
+def is_real(constraint: Constraint) -> bool:
     return getattr(constraint, "base_constraint", constraint) is REAL
 
 
-def lay(constraint, reals):
+def lay(constraint: Constraint, reals: Tensor) -> Tensor:
     """Real numbers laid into the domain."""
     if is_real(constraint):
         return reals

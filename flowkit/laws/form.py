@@ -4,21 +4,22 @@ A law takes a trial, and returns None or what came back and the likely reason.
 """
 
 import copy
+from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flowkit.laws import slips
 from flowkit.laws.calls import Raised, cast, fresh, pair, size_of
 from flowkit.laws.exam import POINTS, REAL, is_real
-from flowkit.laws.walks import broken_values
+from flowkit.laws.walks import Leg, Trial, broken_values
 
 
-def runs(t):
+def runs(t: Trial) -> None:
     list(t.batches)  # makes all the calls: what they raise is the verdict
 
 
-def shapes(t):
+def shapes(t: Trial) -> str | None:
     for leg, shape, out, log_det in t.batches:
         asked = f"{leg.way} of a tensor {(*shape, *t.exam.event)}"
         if out.shape != (*shape, *t.exam.event):
@@ -29,7 +30,7 @@ def shapes(t):
     return None
 
 
-def dtypes(t):
+def dtypes(t: Trial) -> str | None:
     for leg, _, *returned in t.batches:
         for name, value in zip(("points", "log_det"), returned, strict=True):
             if value.dtype != t.dtype:
@@ -40,7 +41,7 @@ def dtypes(t):
     return None
 
 
-def devices(t):
+def devices(t: Trial) -> str | None:
     """Tried on the meta device, which every machine has: its tensors have a shape and no values."""
     if not (t.first and isinstance(t.f, nn.Module)):
         return None
@@ -61,7 +62,7 @@ def devices(t):
     return None
 
 
-def untouched(t):
+def untouched(t: Trial) -> str | None:
     for leg in t.legs:
         points = leg.start.clone()
         with torch.no_grad():
@@ -71,7 +72,7 @@ def untouched(t):
     return None
 
 
-def deterministic(t):
+def deterministic(t: Trial) -> str | None:
     for leg in t.legs:
         with torch.no_grad():
             again = pair(t.f, leg.way, leg.start.clone(), t.context)
@@ -85,7 +86,7 @@ def deterministic(t):
     return None
 
 
-def finite(t):
+def finite(t: Trial) -> str | None:
     for leg in t.legs:
         out, log_det = leg.result[:2]
         broken = broken_values(t.f, leg.way, leg.start, out, t.context)
@@ -102,7 +103,7 @@ def finite(t):
     return None
 
 
-def rows_independent(t):
+def rows_independent(t: Trial) -> str | None:
     order = torch.randperm(POINTS)
     for leg in t.legs:
         with torch.no_grad():
@@ -129,7 +130,7 @@ def rows_independent(t):
     return None
 
 
-def leading(t):
+def leading(t: Trial) -> str | None:
     for leg, shape, out, log_det in t.batches:
         flat = out.reshape(-1, *t.exam.event), log_det.reshape(-1)
         complaint = _differs(leg, flat, f"in a batch of shape {shape}")
@@ -138,7 +139,7 @@ def leading(t):
     return None
 
 
-def _differs(leg, parts, how):
+def _differs(leg: Leg, parts: Iterable[Tensor], how: str) -> str | None:
     """Compares (points, log_det) of the first rows, got in another way, with those of the whole batch."""
     for part, (name, got) in enumerate(zip(("the points", "log_det"), parts, strict=True)):
         n = len(got)
@@ -157,7 +158,7 @@ def _differs(leg, parts, how):
     return None
 
 
-def state(t):
+def state(t: Trial) -> str | None:
     """A second copy that loads the state of the first must become the same map."""
     if not (t.first and isinstance(t.f, nn.Module) and t.precise):
         return None
@@ -176,7 +177,7 @@ def state(t):
                     g.train(training),
                     "forward",
                     t.x[32:].clone(),
-                    None if context is None else t.context[32:],
+                    None if t.context is None else t.context[32:],
                 )
                 for g in (first, second)
             )

@@ -1,15 +1,21 @@
 """Laws of numerics: finite gradients, and finite values at extreme inputs."""
 
 import copy
+from collections.abc import Iterable
 
 import torch
+from torch import Tensor
+from torch.distributions.constraints import Constraint
 
 from flowkit.laws import slips
 from flowkit.laws.calls import cast, gradient_of, overflows, pair, parameters_of
 from flowkit.laws.exam import POINTS, REAL, SMALL, lay
+from flowkit.laws.walks import Trial
 
 
-def _gradients(f, way, points, context):
+def _gradients(
+    f: object, way: str, points: Tensor, context: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The value, log_det, the gradient of their sum in the points, and in all parameters end to end."""
     leaf = points.detach().clone().requires_grad_()
     out, log_det = pair(f, way, leaf.clone(), context)
@@ -21,7 +27,7 @@ def _gradients(f, way, points, context):
     return out, log_det, of_points, torch.cat([leaf.new_zeros(1), *(g.flatten() for g in of_parameters)])
 
 
-def finite_gradients(t):
+def finite_gradients(t: Trial) -> str | None:
     if not t.precise:
         return None
     for leg in t.legs:
@@ -39,7 +45,7 @@ def finite_gradients(t):
     return None
 
 
-def extreme(t):
+def extreme(t: Trial) -> str | None:
     """Parameters as given. Float64 must be finite, unless a step overflows at sizes from 3 on; and float32
     wherever float64 says that the number fits into it."""
     if not (t.first and t.exam.extremes):
@@ -54,7 +60,7 @@ def extreme(t):
     return None
 
 
-def _corners(t, constraint, sizes):
+def _corners(t: Trial, constraint: Constraint, sizes: Iterable[float]) -> tuple[Tensor, Tensor | None]:
     """All coordinates of one size: positive, negative, and by turns."""
     signs = torch.ones(3, *t.exam.event, dtype=torch.float64)
     signs[1] = -1
@@ -63,13 +69,13 @@ def _corners(t, constraint, sizes):
     return points, None if t.context is None else t.context[torch.arange(len(points)) % POINTS]
 
 
-def _all_finite(t, way, constraint):
+def _all_finite(t: Trial, way: str, constraint: Constraint) -> bool:
     """The quick answer, for all sizes in one batch."""
     parts = _gradients(t.given, way, *_corners(t, constraint, t.exam.extremes))
     return all(part.isfinite().all() for part in parts)
 
 
-def _extreme_of_size(t, way, constraint, size):
+def _extreme_of_size(t: Trial, way: str, constraint: Constraint, size: float) -> str | None:
     points, context = _corners(t, constraint, [size])
     got = truth = _gradients(t.given, way, points, context)
     if t.widens and not t.precise:

@@ -1,6 +1,7 @@
 """The usual slips of a bijection, told from what came back: the words of `flowkit.laws`."""
 
 import torch
+from torch import Tensor
 
 WHERE = (
     ". Does an unused branch of torch.where overflow (clamp its input first), or log(1 + exp(x)) (softplus), "
@@ -8,13 +9,13 @@ WHERE = (
 )
 
 
-def show(values) -> str:
+def show(values: Tensor) -> str:
     """The first numbers of a tensor, short."""
     numbers = [f"{v:.4g}" for v in values.detach().flatten()[:6].tolist()]
     return f"[{', '.join(numbers)}{', ...' if values.numel() > 6 else ''}]"
 
 
-def describe(returned) -> str:
+def describe(returned: object) -> str:
     """What came back, by type and shape."""
     if torch.is_tensor(returned):
         return f"a tensor {tuple(returned.shape)} came back"
@@ -23,7 +24,7 @@ def describe(returned) -> str:
     return f"{type(returned).__name__} came back"
 
 
-def of_shape(got, batch, event) -> str:
+def of_shape(got: tuple[int, ...], batch: tuple[int, ...], event: tuple[int, ...]) -> str:
     """Why log_det has shape `got` and not `batch`."""
     if got == (*batch, *event):
         return ": it is per element; sum it over dimensions with sum(-1)"
@@ -39,14 +40,14 @@ def of_shape(got, batch, event) -> str:
     return ": one number for each point is asked for"
 
 
-def of_infinite(value) -> str:
+def of_infinite(value: Tensor) -> str:
     """Why a log-det is not finite where the points are."""
     if value.isnan():
         return ": was abs forgotten before log, or logdet used for slogdet? A determinant may be negative"
     return ": a log of 0; compute it from x in a form that does not round to 0"
 
 
-def of_log_det(got, truth, jacobian, way, judged) -> str:
+def of_log_det(got: Tensor, truth: Tensor, jacobian: Tensor, way: str, judged: Tensor) -> str:
     """The likely reason that log-dets (N,) are `got` and not `truth`, the first that explains every point."""
     got, truth, jacobian = got.double(), truth.double(), jacobian.double()
     if float((got - truth)[judged].abs().max()) < 1e-4:
@@ -92,11 +93,11 @@ def of_log_det(got, truth, jacobian, way, judged) -> str:
     return ""
 
 
-def of_round_trip(start, out, back) -> str:
+def of_round_trip(start: Tensor, out: Tensor, back: Tensor) -> str:
     """The likely reason that `start` went to `out` and came back as `back`."""
     a, b = start.flatten(1), back.flatten(1)
 
-    def same(p, q):
+    def same(p: Tensor, q: Tensor) -> bool:
         return torch.allclose(p, q, rtol=1e-3, atol=1e-5)
 
     if same(b, out.flatten(1)):

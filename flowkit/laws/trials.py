@@ -4,15 +4,19 @@ import contextlib
 import copy
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from flowkit.laws.calls import Raised, call, cast, fresh, jacobian_of, pair, parameters_of, randomize
 from flowkit.laws.exam import POINTS, QUICK_DRAWS, REAL, SPREAD, Exam, lay
 from flowkit.laws.walks import Trial, broken_values
 
+Points = tuple[Tensor, Tensor, Tensor | None]  # of the domain, of the codomain, and their context
 
-def trials(f, exam: Exam) -> Iterator[Trial]:
+
+def trials(f: object, exam: Exam) -> Iterator[Trial]:
     """The draws of the parameters, each at every dtype; then quick ones, each tensor at its own scale."""
     for draw in range(exam.draws):
         given, points = _prepared(f, exam)
@@ -27,7 +31,7 @@ def trials(f, exam: Exam) -> Iterator[Trial]:
         yield _trial(f, moved, given, exam, exam.dtypes[0], std, points, quick=True)
 
 
-def _prepared(f, exam):
+def _prepared(f: object, exam: Exam) -> tuple[Any, Points]:
     """f in float64, set up, with points of its domain and codomain, and a context."""
     given = cast(fresh(f), dtype=torch.float64)
     sizes = torch.tensor([1.0, 0.3, 1.0, 5.0], dtype=torch.float64).repeat(POINTS // 4)
@@ -42,19 +46,34 @@ def _prepared(f, exam):
     return given, (x, z, context)
 
 
-def _trial(f, moved, given, exam, dtype, std, points, first=False, quick=False):
-    copies = [cast(copy.deepcopy(g), dtype=dtype) for g in (moved, given)]
-    points = [p.to(dtype) if torch.is_tensor(p) and p.is_floating_point() else p for p in points]
-    return Trial(f, *copies, exam, dtype, std, first, quick, *points)
+def _trial(
+    f: object,
+    moved: object,
+    given: object,
+    exam: Exam,
+    dtype: torch.dtype,
+    std: float,
+    points: Points,
+    first: bool = False,
+    quick: bool = False,
+) -> Trial:
+    moved, given = (cast(copy.deepcopy(g), dtype=dtype) for g in (moved, given))
+    x, z = (p.to(dtype) for p in points[:2])
+    context = points[2]
+    if context is not None and context.is_floating_point():
+        context = context.to(dtype)
+    return Trial(f, moved, given, exam, dtype, std, first, quick, x, z, context)
 
 
-def _draw_context(context):
+def _draw_context(context: int | Tensor | None) -> Tensor | None:
     if isinstance(context, int):
         return torch.randn(POINTS, context, dtype=torch.float64)
     return None if context is None else context[torch.randint(len(context), (POINTS,))]
 
 
-def _moved(given, exam, x, z, context, std, spread=1.0):
+def _moved(
+    given: Any, exam: Exam, x: Tensor, z: Tensor, context: Tensor | None, std: float, spread: float = 1.0
+) -> tuple[Any, float]:
     """A copy with noise on its parameters: as much as is asked, halved while float64 cannot bear it."""
     for scale in [std / 2**k for k in range(8)] if std and parameters_of(given) else []:
         f = copy.deepcopy(given)
@@ -67,7 +86,7 @@ def _moved(given, exam, x, z, context, std, spread=1.0):
     return given, 0.0
 
 
-def _is_tame(f, exam, x, z, context):
+def _is_tame(f: object, exam: Exam, x: Tensor, z: Tensor, context: Tensor | None) -> bool:
     """Whether nothing overflows and the Jacobian can be inverted in float64, at half the points or more."""
     jacobian = jacobian_of(f, "forward", x, context)
     ways = [("forward", x), ("inverse", z)] if exam.inverse else [("forward", x)]

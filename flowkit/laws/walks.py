@@ -1,8 +1,10 @@
 """One trial of a map: its points taken one way and back again, and what rounding may do to them."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from flowkit.laws.calls import cast, jacobian_of, overflows, pair, parameters_of
 from flowkit.laws.exam import POINTS, SMALL, SPREAD, TOLERANCES, Exam
 
 
-def broken_values(f, way, start, out, context):
+def broken_values(f: object, way: str, start: Tensor, out: Tensor, context: Tensor | None) -> Tensor:
     """Where the result is not finite, unless a step overflows on the way and the point is not small."""
     bad = ~out.flatten(1).isfinite().all(1)
     large = bad & (size_of(start) >= SMALL)
@@ -75,7 +77,7 @@ class Trial:
     def widens(self) -> bool:
         return torch.float64 in self.exam.dtypes
 
-    def widen(self, values):
+    def widen(self, values: Any) -> Any:
         floats = torch.is_tensor(values) and values.is_floating_point()
         return values.double() if self.widens and floats else values
 
@@ -105,7 +107,7 @@ class Trial:
                 parameter.copy_(self.shake(parameter))
         return copies
 
-    def shake(self, values):
+    def shake(self, values: Tensor) -> Tensor:
         return values * (1 + 16 * self.eps * torch.empty_like(values).uniform_(-1, 1))
 
 
@@ -119,11 +121,11 @@ class Leg:
     start: Tensor
 
     @cached_property
-    def result(self):
+    def result(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with torch.no_grad():
             return self._walk(self.trial.f, lambda values: values)
 
-    def _walk(self, f, shake):
+    def _walk(self, f: object, shake: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Out and back: f, if shaken, is so on the way out only."""
         t = self.trial
         out, log_det = pair(f, self.way, shake(self.start.clone()), t.context)
@@ -132,16 +134,16 @@ class Leg:
         return out, log_det, *pair(t.f, self.other, shake(out.clone()), t.context)
 
     @property
-    def out(self):
+    def out(self) -> Tensor:
         return self.result[0]
 
     @property
-    def sides(self):
+    def sides(self) -> tuple[Tensor, Tensor]:
         """x and z of each point."""
         return (self.start, self.out) if self.way == "forward" else (self.out, self.start)
 
     @cached_property
-    def jacobian(self):
+    def jacobian(self) -> Tensor | None:
         """dz/dx at each point, by autograd of forward, or of inverse where forward carries no gradient."""
         t = self.trial
         context = t.widen(t.context)
@@ -156,13 +158,13 @@ class Leg:
         return jacobian
 
     @cached_property
-    def log_det(self):
+    def log_det(self) -> tuple[Tensor, Tensor]:
         """What the log-det of this way must be: (N,) sign and log abs det by slogdet."""
         sign, log_det = torch.linalg.slogdet(self.jacobian)
         return sign, log_det if self.way == "forward" else -log_det
 
     @cached_property
-    def truth_moved_by_rounding(self):
+    def truth_moved_by_rounding(self) -> Tensor:
         """The change of slogdet when x and the parameters are shaken: long products lose digits too. (N,)"""
         t = self.trial
         sign = 1 if self.way == "forward" else -1
@@ -175,7 +177,7 @@ class Leg:
         return change.nan_to_num(0, 0, 0)
 
     @cached_property
-    def moved_by_rounding(self):
+    def moved_by_rounding(self) -> list[Tensor]:
         """The change in out, log_det, back and its log_det, and slogdet, when all is shaken: each (N,)."""
         t = self.trial
         changes = []
@@ -188,7 +190,7 @@ class Leg:
         return [torch.stack(both).amax(0).nan_to_num(0, 0, 0) for both in zip(*changes, strict=True)]
 
     @cached_property
-    def rounding(self):
+    def rounding(self) -> tuple[Tensor, Tensor, Tensor]:
         """The error of x, of z (absolute) and of log-dets that one rounding makes, by the condition of J."""
         x, z = map(size_of, self.sides)
         if self.jacobian is None:
@@ -200,23 +202,23 @@ class Leg:
         return of_x, of_z, of_x / (1 + x) + of_z / (1 + z)
 
     @cached_property
-    def judged(self):
+    def judged(self) -> Tensor:
         """Where at least one digit survives rounding."""
         return 16 * self.rounding[2] < 0.05
 
-    def slack(self, part):
+    def slack(self, part: int) -> Tensor:
         """The allowance for part 0 to 3 of the walk: out, log_det, back, its log_det."""
         t = self.trial
         of_x, of_z, of_log_det = self.rounding
-        condition = [of_z if self.way == "forward" else of_x, of_log_det]
-        condition = [*condition, of_x if self.way == "forward" else of_z, of_log_det][part]
+        of_out, of_back = (of_z, of_x) if self.way == "forward" else (of_x, of_z)
+        condition = (of_out, of_log_det, of_back, of_log_det)[part]
         size = size_of(self.result[part].reshape(POINTS, -1)).nan_to_num(0, 0, 0)
-        moved = self.moved_by_rounding
+        changes = self.moved_by_rounding
         # the Jacobian is taken at a rounded x, so a log-det may differ as that of the way back moves
-        moved = torch.maximum(moved[1], moved[3]) if part == 1 else moved[part]
+        moved = torch.maximum(changes[1], changes[3]) if part == 1 else changes[part]
         return t.tolerance * (1 + size) + 16 * condition + 4 * moved
 
-    def worst(self, error, part):
+    def worst(self, error: Tensor, part: int) -> int | None:
         """The index of the point that is judged and most in the wrong, or None."""
         slack = self.slack(part)
         bad = self.judged & ~(error <= slack)
