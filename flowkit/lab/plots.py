@@ -10,16 +10,24 @@ JupyterLab ignores alternative text in the metadata of an output, so `show` writ
 import base64
 import io
 import sys
+from collections.abc import Callable
 from html import escape
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 from cycler import cycler
 from IPython.display import display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
 
 from flowkit.lab.colours import BLACK, BLUE, CYCLE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+
+if TYPE_CHECKING:  # figures may be drawn without torch
+    from torch import Tensor
 
 __all__ = [
     "BLACK", "BLUE", "CYCLE", "DIVERGING", "GREEN", "GREY", "MAP", "ORANGE", "PURPLE", "RED", "SKY",
@@ -29,7 +37,9 @@ __all__ = [
 MAP = "viridis"  # densities: more is lighter, in every kind of sight and in print
 DIVERGING = "PuOr"  # numbers with a sign
 
-_STYLE = {
+Extent = tuple[float, float, float, float]  # x0, x1, y0, y1
+
+_STYLE: dict[Any, Any] = {
     "axes.prop_cycle": cycler(color=CYCLE)
     + cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1))]),
     "axes.spines.top": False,
@@ -41,7 +51,9 @@ _STYLE = {
 }
 
 
-def figure(rows=1, columns=1, width=None, height=None, **subplots):
+def figure(
+    rows: int = 1, columns: int = 1, width: float | None = None, height: float | None = None, **subplots: Any
+) -> tuple[Figure, Any]:
     """A figure and its axes, as plt.subplots gives them: one Axes, or an array (rows, columns) squeezed.
 
     width, height: of the whole, in inches; by default the width of the page and a pleasant ratio.
@@ -54,7 +66,7 @@ def figure(rows=1, columns=1, width=None, height=None, **subplots):
         return fig, fig.subplots(rows, columns, **subplots)
 
 
-def html(fig, alt: str, caption: str = "", dpi: int = 192) -> str:
+def html(fig: Figure, alt: str, caption: str = "", dpi: int = 192) -> str:
     """The figure as HTML, its PNG inside (by default two pixels for each of the page's); closes the figure.
 
     The caption is for the eye alone, since whoever does not see the image hears the alt.
@@ -76,12 +88,14 @@ def html(fig, alt: str, caption: str = "", dpi: int = 192) -> str:
     )
 
 
-def show(fig, alt: str) -> None:
+def show(fig: Figure, alt: str) -> None:
     """Displays the figure with its alternative text, and closes it. An empty alt raises ValueError."""
     display({"text/html": html(fig, alt), "text/plain": " ".join(alt.split())}, raw=True)
 
 
-def density(ax, log_prob, extent=(-4, 4, -4, 4), n=200, **image):
+def density(
+    ax: Axes, log_prob: Callable, extent: Extent = (-4, 4, -4, 4), n: int = 200, **image: Any
+) -> AxesImage:
     """The density exp(log_prob) of two variables as an image, on an n x n grid of cell centres.
 
     log_prob: points (N, 2) -> (N,), in NumPy or in torch. Returns the image, for a colour bar.
@@ -95,7 +109,7 @@ def density(ax, log_prob, extent=(-4, 4, -4, 4), n=200, **image):
     return ax.imshow(p, extent=extent, origin="lower", **{"cmap": MAP, **image})
 
 
-def matrix(ax, A, hatched_zeros=True, digits=2):
+def matrix(ax: Axes, A: "ArrayLike | Tensor", hatched_zeros: bool = True, digits: int = 2) -> AxesImage:
     """A matrix as a heat map, violet for positive and brown for negative, with its numbers when it is small.
 
     hatched_zeros: exact zeros are hatched, since a small number has nearly their colour. Returns the image.
@@ -110,7 +124,7 @@ def matrix(ax, A, hatched_zeros=True, digits=2):
         ax.set(xticks=[], yticks=[])
     for (i, j), a in np.ndenumerate(A):
         if a == 0 and hatched_zeros:
-            box = {"fill": False, "hatch": "////", "edgecolor": GREY, "linewidth": 0}
+            box: dict[str, Any] = {"fill": False, "hatch": "////", "edgecolor": GREY, "linewidth": 0}
             ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **box))
         elif max(A.shape) <= 8:
             colour = "white" if abs(a) > 0.6 * top else "black"
@@ -118,7 +132,7 @@ def matrix(ax, A, hatched_zeros=True, digits=2):
     return image
 
 
-def grid(ax, f, extent=(-3, 3, -3, 3), n=21, **line):
+def grid(ax: Axes, f: Callable, extent: Extent = (-3, 3, -3, 3), n: int = 21, **line: Any) -> None:
     """The image of n x n grid lines under a map of the plane, f: (N, 2) -> (N, 2), in NumPy or in torch."""
     x0, x1, y0, y1 = extent
     s = np.linspace(0, 1, 100)
@@ -130,7 +144,7 @@ def grid(ax, f, extent=(-3, 3, -3, 3), n=21, **line):
     ax.set_aspect("equal")
 
 
-def learning_curve(ax, history, ylabel="loss"):
+def learning_curve(ax: Axes, history: "ArrayLike | Tensor | dict[str, Any]", ylabel: str = "loss") -> None:
     """Losses against steps: a sequence of numbers, or a dict from a label to one."""
     curves = history if isinstance(history, dict) else {"": history}
     for label, losses in curves.items():
@@ -141,11 +155,11 @@ def learning_curve(ax, history, ylabel="loss"):
     ax.set(xlabel="step", ylabel=ylabel)
 
 
-def _array(values) -> np.ndarray:
+def _array(values: Any) -> np.ndarray:
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, float)
 
 
-def _apply(f, points: np.ndarray) -> np.ndarray:
+def _apply(f: Callable, points: np.ndarray) -> np.ndarray:
     """f at points, handed over as an array, or as a tensor when f takes no array."""
     try:
         return _array(f(points))

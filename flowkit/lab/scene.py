@@ -1,6 +1,8 @@
 """A scene: what an interactive shows, as layers of numbers that a canvas (or matplotlib) can draw."""
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -8,10 +10,11 @@ from flowkit.lab.colours import BLACK, BLUE, MAPS, rgba
 
 DASHES = ("solid", "dashed", "dotted")
 MARKERS = ("circle", "square", "triangle", "cross")
+Numbers = Any  # what `numbers` reads (lists, arrays, tensors), and None where it may be left out
 LARGEST = 1e30  # float32 ends at 3e38; what lies beyond is off every picture anyway
 
 
-def numbers(values, name: str, ndim: int | None = None) -> np.ndarray:
+def numbers(values: Any, name: str, ndim: int | None = None) -> np.ndarray:
     """Anything that holds real numbers, tensors included, as a float64 array."""
     if hasattr(values, "detach"):
         values = values.detach().cpu().resolve_conj().numpy()
@@ -27,12 +30,12 @@ def numbers(values, name: str, ndim: int | None = None) -> np.ndarray:
     return array
 
 
-def _short(value) -> str:
+def _short(value: object) -> str:
     text = repr(value).replace("\n", " ")
     return text if len(text) < 60 else text[:57] + "..."
 
 
-def _pairs(x, y, name: str) -> np.ndarray:
+def _pairs(x: Numbers, y: Numbers, name: str) -> np.ndarray:
     """Points (N, 2), given as x and y or as one array of points."""
     if y is None:
         points = numbers(x, name, 2)
@@ -54,14 +57,14 @@ def _gaps(points: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(points).all(-1, keepdims=True), points, np.nan)
 
 
-def _limits(pair, name: str) -> tuple[float, float]:
+def _limits(pair: Numbers, name: str) -> tuple[float, float]:
     pair = numbers(pair, f"axes: {name}", 1)
     if pair.shape != (2,) or not np.isfinite(pair).all() or not pair[0] < pair[1]:
         raise ValueError(f"axes: {name} must be (low, high) with low < high, not {pair.tolist()}")
     return float(pair[0]), float(pair[1])
 
 
-def _one_of(value, allowed, name: str):
+def _one_of(value: str, allowed: Sequence[str], name: str) -> str:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, not {value!r}")
     return value
@@ -78,13 +81,22 @@ class Drawing:
     def _panel(self) -> "Panel":
         raise NotImplementedError
 
-    def _add(self, kind: str, arrays: dict, **style) -> None:
+    def _add(self, kind: str, arrays: dict[str, np.ndarray], **style: object) -> None:
         arrays = {
             name: np.clip(a, -LARGEST, LARGEST) if a.dtype == float else a for name, a in arrays.items()
         }
         self._panel().layers.append({"kind": kind, "arrays": arrays, **style})
 
-    def axes(self, x=None, y=None, xlabel="", ylabel="", title="", equal=False, frame=True) -> None:
+    def axes(
+        self,
+        x: Numbers = None,
+        y: Numbers = None,
+        xlabel: str = "",
+        ylabel: str = "",
+        title: str = "",
+        equal: bool = False,
+        frame: bool = True,
+    ) -> None:
         """Limits (low, high) of x and y, by default those of the data, and the words around them.
 
         equal: one unit is as long in x as in y. frame=False: no axes at all, for drawings that have no scale.
@@ -97,31 +109,47 @@ class Drawing:
         panel.words = {"xlabel": str(xlabel), "ylabel": str(ylabel), "title": str(title)}
         panel.equal, panel.frame = bool(equal), bool(frame)
 
-    def curve(self, x, y=None, colour=BLUE, label=None, width=2.0, dash="solid", alpha=1.0) -> None:
+    def curve(
+        self,
+        x: Numbers,
+        y: Numbers = None,
+        colour: str = BLUE,
+        label: str | None = None,
+        width: float = 2.0,
+        dash: str = "solid",
+        alpha: float = 1.0,
+    ) -> None:
         """A line through points; it breaks where a number is not finite. dash: solid, dashed or dotted."""
         path = _gaps(_pairs(x, y, "curve"))
-        style = {
-            "colour": colour,
-            "label": label,
-            "width": width,
-            "dash": _one_of(dash, DASHES, "curve: dash"),
-        }
-        self._add("curve", {"paths": path}, alpha=alpha, **style)
+        dash = _one_of(dash, DASHES, "curve: dash")
+        self._add("curve", {"paths": path}, colour=colour, label=label, width=width, dash=dash, alpha=alpha)
 
-    def lines(self, paths, colour=BLUE, label=None, width=1.0, dash="solid", alpha=1.0) -> None:
+    def lines(
+        self,
+        paths: Iterable[Numbers],
+        colour: str = BLUE,
+        label: str | None = None,
+        width: float = 1.0,
+        dash: str = "solid",
+        alpha: float = 1.0,
+    ) -> None:
         """Many lines: an array (L, N, 2), or a list of arrays (N_i, 2). A warped grid is one such layer."""
         paths = [_gaps(_pairs(path, None, "lines")) for path in paths]
         gap = np.full((1, 2), np.nan)
         joined = np.concatenate([part for path in paths for part in (path, gap)] or [gap])
-        style = {
-            "colour": colour,
-            "label": label,
-            "width": width,
-            "dash": _one_of(dash, DASHES, "lines: dash"),
-        }
-        self._add("curve", {"paths": joined}, alpha=alpha, **style)
+        dash = _one_of(dash, DASHES, "lines: dash")
+        self._add("curve", {"paths": joined}, colour=colour, label=label, width=width, dash=dash, alpha=alpha)
 
-    def area(self, x, y, y0=0.0, colour=BLUE, label=None, alpha=0.3, hatch=False) -> None:
+    def area(
+        self,
+        x: Numbers,
+        y: Numbers,
+        y0: Numbers = 0.0,
+        colour: str = BLUE,
+        label: str | None = None,
+        alpha: float = 0.3,
+        hatch: bool = False,
+    ) -> None:
         """What lies between y and y0 (a number, or as many numbers as x). hatch tells two areas apart."""
         top = _pairs(x, y, "area")
         try:
@@ -134,7 +162,16 @@ class Drawing:
             "polygon", {"ring": ring}, colour=colour, label=label, alpha=alpha, hatch=bool(hatch), width=0.0
         )
 
-    def polygon(self, x, y=None, colour=BLUE, label=None, alpha=0.3, width=2.0, hatch=False) -> None:
+    def polygon(
+        self,
+        x: Numbers,
+        y: Numbers = None,
+        colour: str = BLUE,
+        label: str | None = None,
+        alpha: float = 0.3,
+        width: float = 2.0,
+        hatch: bool = False,
+    ) -> None:
         """A filled closed shape with an outline (width=0: none)."""
         ring = _finite(_pairs(x, y, "polygon"))
         self._add(
@@ -143,15 +180,15 @@ class Drawing:
 
     def points(
         self,
-        x,
-        y=None,
-        colour=BLUE,
-        label=None,
-        size=5.0,
-        marker="circle",
-        alpha=1.0,
-        values=None,
-        colours="viridis",
+        x: Numbers,
+        y: Numbers = None,
+        colour: str = BLUE,
+        label: str | None = None,
+        size: float = 5.0,
+        marker: str = "circle",
+        alpha: float = 1.0,
+        values: Numbers = None,
+        colours: str = "viridis",
     ) -> None:
         """Markers `size` pixels wide. values: a number for each point, shown by the colour map `colours`."""
         points = _pairs(x, y, "points")
@@ -166,7 +203,14 @@ class Drawing:
         self._add("points", arrays, colour=colour, label=label, size=size, marker=marker, alpha=alpha)
 
     def image(
-        self, values, extent, low=None, high=None, colours="viridis", smooth=False, upper=False
+        self,
+        values: Numbers,
+        extent: Numbers,
+        low: float | None = None,
+        high: float | None = None,
+        colours: str = "viridis",
+        smooth: bool = False,
+        upper: bool = False,
     ) -> None:
         """Numbers as colours: values[i, j] (rows, columns) fills a cell of extent = (x0, x1, y0, y1).
 
@@ -188,45 +232,67 @@ class Drawing:
         )
 
     @staticmethod
-    def _colours(values, colours, low, high) -> np.ndarray:
+    def _colours(values: np.ndarray, colours: str, low: float | None, high: float | None) -> np.ndarray:
         finite = values[np.isfinite(values)]
         low = float(finite.min() if finite.size else 0.0) if low is None else float(low)
         high = float(finite.max() if finite.size else 1.0) if high is None else float(high)
         return rgba(values, _one_of(colours, MAPS, "colours"), low, high)
 
-    def bars(self, x, heights, width=0.8, base=0.0, colour=BLUE, label=None, alpha=0.85, hatch=False) -> None:
+    def bars(
+        self,
+        x: Numbers,
+        heights: Numbers,
+        width: float = 0.8,
+        base: float = 0.0,
+        colour: str = BLUE,
+        label: str | None = None,
+        alpha: float = 0.85,
+        hatch: bool = False,
+    ) -> None:
         """Bars centred on x, from base to base + height."""
         points = _finite(_pairs(x, heights, "bars"))
         at, height = points.T
         boxes = np.stack([at - width / 2, at + width / 2, np.full_like(at, base), base + height], -1)
         self._add("bars", {"boxes": boxes}, colour=colour, label=label, alpha=alpha, hatch=bool(hatch))
 
-    def text(self, x, y, words, colour=BLACK, size=12, align="center") -> None:
+    def text(
+        self, x: float, y: float, words: str, colour: str = BLACK, size: float = 12, align: str = "center"
+    ) -> None:
         """Words at a point. align: left, center or right of it is where the words' own edge lies."""
         at = _finite(numbers([[float(x), float(y)]], "text"))
         align = _one_of(align, ("left", "center", "right"), "text: align")
         self._add("text", {"at": at}, words=str(words), colour=colour, size=size, align=align, label=None)
 
-    def arrow(self, x0, y0, x1, y1, colour=BLACK, label=None, width=2.0, alpha=1.0) -> None:
+    def arrow(
+        self,
+        x0: Numbers,
+        y0: Numbers,
+        x1: Numbers,
+        y1: Numbers,
+        colour: str = BLACK,
+        label: str | None = None,
+        width: float = 2.0,
+        alpha: float = 1.0,
+    ) -> None:
         """Arrows from (x0, y0) to (x1, y1): numbers for one, or arrays of one shape for a field of them."""
         ends = [numbers(end, "arrow") for end in (x0, y0, x1, y1)]
         try:
-            ends = np.stack([end.ravel() for end in np.broadcast_arrays(*ends)], -1)
+            rows = np.stack([end.ravel() for end in np.broadcast_arrays(*ends)], -1)
         except ValueError:
             raise ValueError(f"arrow: ends of shapes {', '.join(str(e.shape) for e in ends)}") from None
-        self._add("arrow", {"ends": _finite(ends)}, colour=colour, label=label, width=width, alpha=alpha)
+        self._add("arrow", {"ends": _finite(rows)}, colour=colour, label=label, width=width, alpha=alpha)
 
 
 class Panel(Drawing):
     """One pair of axes and its layers."""
 
-    def __init__(self):
-        self.layers = []
-        self.limits = {"x": None, "y": None}
+    def __init__(self) -> None:
+        self.layers: list[dict] = []
+        self.limits: dict[str, tuple[float, float] | None] = {"x": None, "y": None}
         self.words = {"xlabel": "", "ylabel": "", "title": ""}
         self.equal, self.frame = False, True
 
-    def _panel(self):
+    def _panel(self) -> "Panel":
         return self
 
     def fitted(self) -> dict:
@@ -234,8 +300,8 @@ class Panel(Drawing):
         return {axis: given or self._around(k) for k, (axis, given) in enumerate(self.limits.items())}
 
     def _around(self, k: int) -> tuple[float, float]:
-        seen = [corners[..., k].ravel() for layer in self.layers for corners in _corners(layer)]
-        seen = np.concatenate(seen or [np.zeros(0)])
+        parts = [corners[..., k].ravel() for layer in self.layers for corners in _corners(layer)]
+        seen = np.concatenate(parts or [np.zeros(0)])
         seen = seen[np.isfinite(seen)]
         if not seen.size:
             return 0.0, 1.0
@@ -252,7 +318,7 @@ class Panel(Drawing):
         return ": ".join(part for part in (words["title"], plane, labels) if part)
 
 
-def _corners(layer: dict):
+def _corners(layer: dict) -> Iterator[np.ndarray]:
     """Arrays (..., 2) that hold the extremes of a layer."""
     if layer["kind"] == "image":
         yield np.array([layer["x"], layer["y"]]).T
@@ -272,12 +338,12 @@ class Scene(Drawing):
     panel(i, of=n) returns panel i, and makes it the one that the scene's own methods draw in.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.panels = [Panel()]
         self._current = self.panels[0]
         self.summary = ""
 
-    def _panel(self):
+    def _panel(self) -> "Panel":
         return self._current
 
     def panel(self, i: int, of: int) -> Panel:
@@ -297,9 +363,9 @@ class Scene(Drawing):
 
         Coordinates are float32, colours uint8 (RGBA); everything is little-endian and row by row.
         """
-        buffers = []
+        buffers: list[bytes] = []
 
-        def store(array):
+        def store(array: np.ndarray) -> dict:
             kind = "<f4" if array.dtype == float else "u1"
             buffers.append(np.ascontiguousarray(array, kind).tobytes())
             return {"buffer": len(buffers) - 1, "shape": list(array.shape)}

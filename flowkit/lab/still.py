@@ -1,5 +1,7 @@
 """A scene as an image, for pages that no kernel stands behind."""
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.patches import Polygon, Rectangle
 
 from flowkit.lab import plots
@@ -25,34 +27,33 @@ def still(scene: Scene) -> str:
     return plots.html(fig, alt=scene.summary, caption=scene.summary, dpi=120)
 
 
-def _curve(ax, layer, arrays):
+def _curve(ax: Axes, layer: dict, arrays: dict[str, np.ndarray]) -> None:
     ax.plot(
         *arrays["paths"].T, color=layer["colour"], label=layer["label"], linewidth=0.75 * layer["width"],
         linestyle=_DASH[layer["dash"]], alpha=layer["alpha"],
     )  # fmt: skip
 
 
-def _polygon(ax, layer, arrays):
+def _polygon(ax: Axes, layer: dict, arrays: dict[str, np.ndarray]) -> None:
     hatch = "///" if layer["hatch"] else None
     fill = {"facecolor": (layer["colour"], layer["alpha"]), "edgecolor": layer["colour"], "hatch": hatch}
     ax.add_patch(Polygon(arrays["ring"], label=layer["label"], linewidth=0.75 * layer["width"], **fill))
 
 
-def _points(ax, layer, arrays):
+def _points(ax: Axes, layer: dict, arrays: dict[str, np.ndarray]) -> None:
     colour = arrays["rgba"] / 255 if "rgba" in arrays else layer["colour"]
     area = (0.75 * layer["size"]) ** 2
+    x, y = arrays["at"].T
     style = {"label": layer["label"], "marker": _MARK[layer["marker"]], "alpha": layer["alpha"]}
-    ax.scatter(
-        *arrays["at"].T, s=area, c=colour, linewidths=1.2 if layer["marker"] == "cross" else 0, **style
-    )
+    ax.scatter(x, y, s=area, c=colour, linewidths=1.2 if layer["marker"] == "cross" else 0, **style)
 
 
-def _image(ax, layer, arrays):
+def _image(ax: Axes, layer: dict, arrays: dict[str, np.ndarray]) -> None:
     smooth = "bilinear" if layer["smooth"] else "nearest"
     ax.imshow(arrays["rgba"], extent=(*layer["x"], *layer["y"]), interpolation=smooth, aspect="auto")
 
 
-def _bars(ax, layer, arrays):
+def _bars(ax: Axes, layer: dict, arrays: dict[str, np.ndarray]) -> None:
     hatch = "///" if layer["hatch"] else None
     label = layer["label"]
     for left, right, low, high in arrays["boxes"]:
@@ -61,13 +62,13 @@ def _bars(ax, layer, arrays):
         label = None
 
 
-def _text(ax, layer, arrays):
+def _text(ax: Axes, layer: dict, arrays: dict[str, np.ndarray]) -> None:
     style = {"color": layer["colour"], "fontsize": 0.75 * layer["size"], "ha": layer["align"], "va": "center"}
     for x, y in arrays["at"]:
         ax.text(x, y, layer["words"], **style)
 
 
-def _arrow(ax, layer, arrays):
+def _arrow(ax: Axes, layer: dict, arrays: dict[str, np.ndarray]) -> None:
     style = {
         "arrowstyle": "-|>",
         "color": layer["colour"],

@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 
 Extent = tuple[float, float, float, float]
+Draw = Callable[[int, Generator], Tensor]
+LogDensity = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Target:
     dim: int
     entropy: float
     extent: Extent | None
-    draw: Callable[[int, Generator], Tensor] = field(repr=False)
-    log_density: Callable[[Tensor], Tensor] = field(repr=False)
+    draw: Draw = field(repr=False)
+    log_density: LogDensity = field(repr=False)
 
     def sample(self, n: int, seed: int | Generator = 0, dtype: torch.dtype = torch.float32) -> Tensor:
         """n independent points, (n, D). One seed gives the same points in every dtype, up to rounding.
@@ -87,7 +90,7 @@ def integral(
     return float(sum(masses)) * area
 
 
-def gaussian(mean=(0.0, 0.0), covariance=((1.0, 0.0), (0.0, 1.0))) -> Target:
+def gaussian(mean: ArrayLike = (0.0, 0.0), covariance: ArrayLike = ((1.0, 0.0), (0.0, 1.0))) -> Target:
     """N(mean, covariance) in any dimension. Entropy: (D log(2 pi e) + log det covariance) / 2.
 
     Raises ValueError when the shapes do not fit or the covariance is not symmetric and positive definite.
@@ -105,11 +108,11 @@ def gaussian(mean=(0.0, 0.0), covariance=((1.0, 0.0), (0.0, 1.0))) -> Target:
         raise ValueError("the covariance must be symmetric and positive definite")
     log_det = 2 * factor.diagonal().log().sum()
 
-    def log_density(x):
+    def log_density(x: Tensor) -> Tensor:
         white = torch.linalg.solve_triangular(factor, (x - mean).unsqueeze(-1), upper=False).squeeze(-1)
         return -0.5 * (white.square().sum(-1) + dim * math.log(2 * math.pi) + log_det)
 
-    def draw(n, generator):
+    def draw(n: int, generator: Generator) -> Tensor:
         return mean + torch.randn(n, dim, generator=generator, dtype=torch.float64) @ factor.mT
 
     reach = 5 * covariance.diagonal().sqrt()
@@ -125,11 +128,11 @@ def maf_figure_1() -> Target:
     "Masked autoregressive flow for density estimation", Figure 1.
     """
 
-    def log_density(x):
+    def log_density(x: Tensor) -> Tensor:
         x1, x2 = x.unbind(-1)
         return -0.5 * ((x1 - x2.square() / 4).square() + x2.square() / 4) - math.log(4 * math.pi)
 
-    def draw(n, generator):
+    def draw(n: int, generator: Generator) -> Tensor:
         noise1, noise2 = torch.randn(2, n, generator=generator, dtype=torch.float64)
         x2 = 2 * noise2
         return torch.stack([x2.square() / 4 + noise1, x2], -1)
@@ -147,13 +150,13 @@ def checkerboard() -> Target:
         2**20
     )  # midpoints of a grid that float32 holds exactly, so that rounding moves no point over an edge
 
-    def draw(n, generator):
+    def draw(n: int, generator: Generator) -> Tensor:
         inside = (torch.randint(steps, (n, 2), generator=generator, dtype=torch.float64) + 0.5) / steps
         column = torch.randint(4, (n,), generator=generator)
         row = 2 * torch.randint(2, (n,), generator=generator) + column % 2
         return 2 * (torch.stack([column, row], -1) - 2 + inside)
 
-    def log_density(x):
+    def log_density(x: Tensor) -> Tensor:
         dark = torch.floor(x / 2).sum(-1) % 2 == 0
         on_board = ((x >= -4) & (x < 4)).all(-1)
         return x.new_full((), -math.log(32)).where(dark & on_board, -torch.inf)
@@ -171,7 +174,7 @@ def eight_gaussians() -> Target:
     angle = torch.arange(8, dtype=torch.float64) * math.pi / 4
     centres = radius * torch.stack([angle.cos(), angle.sin()], -1)
 
-    def draw(n, generator):
+    def draw(n: int, generator: Generator) -> Tensor:
         chosen = centres[torch.randint(8, (n,), generator=generator)]
         return chosen + noise * torch.randn(n, 2, generator=generator, dtype=torch.float64)
 
@@ -188,7 +191,7 @@ def two_moons(noise: float = 0.15) -> Target:
     Entropy by quadrature: 1.4168 nats at noise 0.15.
     """
 
-    def upper(v):
+    def upper(v: Tensor) -> Tensor:
         t = math.pi * v
         return torch.stack([t.cos() - 0.5, t.sin() - 0.25], -1)
 
@@ -204,7 +207,7 @@ def two_spirals(noise: float = 0.2) -> Target:
     Entropy by quadrature: 3.2137 nats at noise 0.2.
     """
 
-    def arm(v):
+    def arm(v: Tensor) -> Tensor:
         t = 3 * math.pi * v
         return torch.stack([t * t.cos(), t * t.sin()], -1) / 3
 
@@ -220,13 +223,13 @@ def rings(noise: float = 0.1, radii: tuple[float, ...] = (1.0, 2.0, 3.0)) -> Tar
     """
     circles = torch.as_tensor(radii, dtype=torch.float64)
 
-    def log_density(x):
+    def log_density(x: Tensor) -> Tensor:
         r = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         bessel = torch.special.i0e(r * circles / noise**2).log()  # scaled by exp(-r R / s^2): no overflow
         parts = bessel - (r - circles).square() / (2 * noise**2)
         return parts.logsumexp(-1) - math.log(2 * math.pi * noise**2 * len(radii))
 
-    def draw(n, generator):
+    def draw(n: int, generator: Generator) -> Tensor:
         radius = circles[torch.randint(len(radii), (n,), generator=generator)]
         angle = 2 * math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
         circle = radius[:, None] * torch.stack([angle.cos(), angle.sin()], -1)
@@ -236,7 +239,7 @@ def rings(noise: float = 0.1, radii: tuple[float, ...] = (1.0, 2.0, 3.0)) -> Tar
     return _blurred("rings", noise, (-reach, reach, -reach, reach), draw, log_density)
 
 
-def _mixture(centres: Tensor, noise: float, log_weights: Tensor | None = None):
+def _mixture(centres: Tensor, noise: float, log_weights: Tensor | None = None) -> LogDensity:
     """x -> log of the sum over k of w_k N(x; c_k, noise^2 I); equal weights when none are given.
 
     The exponent -|x - c|^2 / 2 s^2 is expanded, so that one matrix product serves all pairs of point and
@@ -248,7 +251,7 @@ def _mixture(centres: Tensor, noise: float, log_weights: Tensor | None = None):
     scaled = centres / noise**2
     offsets = log_weights - math.log(2 * math.pi * noise**2) - (centres * scaled).sum(-1) / 2
 
-    def log_density(x):
+    def log_density(x: Tensor) -> Tensor:
         rows = x.reshape(-1, 2).split(4_000_000 // len(centres))
         parts = [torch.addmm(offsets, row, scaled.mT).logsumexp(-1) for row in rows]
         return torch.cat(parts).reshape(x.shape[:-1]) - x.square().sum(-1) / (2 * noise**2)
@@ -256,19 +259,21 @@ def _mixture(centres: Tensor, noise: float, log_weights: Tensor | None = None):
     return log_density
 
 
-def _curve_and_mirror(name, curve, power, length, noise, extent) -> Target:
+def _curve_and_mirror(
+    name: str, curve: Callable[[Tensor], Tensor], power: int, length: float, noise: float, extent: Extent
+) -> Target:
     """Half of the mass along a curve v -> (x, y), half along its mirror image in the origin, then blurred.
 
     v lies in [0, 1], and v^power is uniform. There are three Gauss and Legendre nodes for each standard
     deviation of the noise along the curve's length, where the rule has converged to rounding.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(16 + math.ceil(3 * length / noise))
+    nodes, rule = np.polynomial.legendre.leggauss(16 + math.ceil(3 * length / noise))
     v = torch.from_numpy(nodes + 1) / 2
-    weights = torch.from_numpy(weights) / 2 * power * v ** (power - 1)
+    weights = torch.from_numpy(rule) / 2 * power * v ** (power - 1)
     log_weights = (weights / 2).log().repeat(2)
     on_curve = curve(v)
 
-    def draw(n, generator):
+    def draw(n: int, generator: Generator) -> Tensor:
         v = torch.rand(n, generator=generator, dtype=torch.float64) ** (1 / power)
         sign = 2.0 * torch.randint(2, (n, 1), generator=generator) - 1
         return sign * curve(v) + noise * torch.randn(n, 2, generator=generator, dtype=torch.float64)
@@ -277,7 +282,7 @@ def _curve_and_mirror(name, curve, power, length, noise, extent) -> Target:
     return _blurred(name, noise, extent, draw, density)
 
 
-def _blurred(name, noise, extent, draw, log_density) -> Target:
+def _blurred(name: str, noise: float, extent: Extent, draw: Draw, log_density: LogDensity) -> Target:
     """The target with its entropy by the midpoint rule, in cells of half the noise's standard deviation.
 
     That is enough for a density blurred by Gaussian noise: the rule's error is about

@@ -5,10 +5,22 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Generator, Tensor
+
+Nats = TypeVar("Nats", float, np.ndarray, Tensor)
+
+
+class Density(Protocol):
+    """What can be fitted: a log-density, (N, D) -> (N,), with parameters."""
+
+    def log_prob(self, x: Tensor, /) -> Tensor: ...
+
+    def parameters(self) -> Iterator[Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -30,14 +42,14 @@ class History:
 
 
 def fit(
-    flow,
-    data,
+    flow: Density,
+    data: Any,
     steps: int,
     *,
     batch: int = 256,
     lr: float = 1e-3,
     seed: int = 0,
-    held_out=None,
+    held_out: ArrayLike | Tensor | None = None,
     every: int = 50,
     patience: int | None = None,
     schedule: str | None = "cosine",
@@ -79,7 +91,7 @@ def fit(
         return _descend(flow, batches, steps, lr, held_out, every, patience, schedule, clip, progress)
 
 
-def mean_log_prob(flow, x, batch: int = 8192) -> float:
+def mean_log_prob(flow: Density, x: Tensor, batch: int = 8192) -> float:
     """The mean of flow.log_prob(x) over points (N, D), in nats, in eval mode and without gradients."""
     was_training = getattr(flow, "training", False)
     _set_mode(flow, training=False)
@@ -89,7 +101,7 @@ def mean_log_prob(flow, x, batch: int = 8192) -> float:
     return float(total) / len(x)
 
 
-def bits_per_dim(log_prob, dim: int):
+def bits_per_dim(log_prob: Nats, dim: int) -> Nats:
     """-log_prob / (dim log 2): what a point costs for each of its dimensions, in bits. log_prob in nats.
 
     The density must be that of the data on their own scale of levels (0 ... 255, or 0 ... 16, plus U[0, 1)).
@@ -98,7 +110,18 @@ def bits_per_dim(log_prob, dim: int):
     return -log_prob / (dim * math.log(2))
 
 
-def _descend(flow, batches, steps, lr, held_out, every, patience, schedule, clip, progress) -> History:
+def _descend(
+    flow: Density,
+    batches: Iterator[Tensor],
+    steps: int,
+    lr: float,
+    held_out: Tensor | None,
+    every: int,
+    patience: int | None,
+    schedule: str | None,
+    clip: float | None,
+    progress: bool,
+) -> History:
     """The loop of `fit`."""
     optimizer = torch.optim.Adam(flow.parameters(), lr=lr)
     good = _Copy(flow)  # the last parameters whose loss was finite
@@ -144,24 +167,24 @@ def _descend(flow, batches, steps, lr, held_out, every, patience, schedule, clip
         best.restore()
     _set_mode(flow, training=False)
     line.close(step, records, best_step)
-    columns = [np.array(column) for column in zip(*records, strict=True)]
-    return History(*columns, best_step)
+    at, train, judged, seconds = (np.array(column) for column in zip(*records, strict=True))
+    return History(at, train, judged, seconds, best_step)
 
 
 class _Copy:
     """A copy of a flow's parameters and buffers, to go back to."""
 
-    def __init__(self, flow):
+    def __init__(self, flow: Density) -> None:
         self.tensors = [*flow.parameters(), *(flow.buffers() if hasattr(flow, "buffers") else ())]
         self.saved = [tensor.detach().clone() for tensor in self.tensors]
 
     @torch.no_grad()
-    def take(self):
+    def take(self) -> None:
         for saved, tensor in zip(self.saved, self.tensors, strict=True):
             saved.copy_(tensor)
 
     @torch.no_grad()
-    def restore(self):
+    def restore(self) -> None:
         for saved, tensor in zip(self.saved, self.tensors, strict=True):
             tensor.copy_(saved)
 
@@ -173,7 +196,7 @@ class _Line:
     holds the last words alone. Where nobody watches (a pipe, a log file), only those are printed.
     """
 
-    def __init__(self, steps: int, wanted: bool):
+    def __init__(self, steps: int, wanted: bool) -> None:
         self.steps = steps
         self.wanted = wanted
         self.jupyter = type(sys.stdout).__module__.startswith("ipykernel")
@@ -182,7 +205,7 @@ class _Line:
         self.width = 0
         self.display = None
 
-    def show(self, step: int, records: list, losses: list):
+    def show(self, step: int, records: list, losses: list) -> None:
         """At most four times a second, the step, the losses, and the time left."""
         now = time.perf_counter()
         if not (self.wanted and self.live) or now - self.shown < 0.25:
@@ -192,20 +215,20 @@ class _Line:
         left = (now - self.start) / step * (self.steps - step)
         self._print(f"step {step} of {self.steps}: {_nats(train, records)}, {left:.0f} s left")
 
-    def close(self, step: int, records: list, best_step: int):
+    def close(self, step: int, records: list, best_step: int) -> None:
         if self.wanted:
             seconds = time.perf_counter() - self.start
             kept = "" if best_step == step else f"; kept the parameters of step {best_step}"
             self._print(f"{step} steps in {seconds:.1f} s: {_nats(records[-1][1], records)}{kept}", end="\n")
 
-    def _print(self, text: str, end: str = ""):
+    def _print(self, text: str, end: str = "") -> None:
         if self.jupyter:
             self._display({"text/plain": text})
             return
         print(("\r" if self.live else "") + text.ljust(self.width), end=end, flush=True)
         self.width = len(text)
 
-    def _display(self, bundle: dict):
+    def _display(self, bundle: dict) -> None:
         from IPython.display import display  # there whenever ipykernel is, and needed nowhere else
 
         if self.display is None:
@@ -219,7 +242,7 @@ def _nats(train: float, records: list) -> str:
     return f"train {train:.3f} nats" + ("" if math.isnan(held_out) else f", held out {held_out:.3f} nats")
 
 
-def _points(x, name: str, like: Tensor) -> Tensor:
+def _points(x: ArrayLike | Tensor, name: str, like: Tensor) -> Tensor:
     """x as a tensor of points with the dtype and device of `like`, or an error that says what is wrong."""
     x = torch.as_tensor(x)
     if x.ndim < 2 or len(x) == 0:
@@ -231,7 +254,7 @@ def _points(x, name: str, like: Tensor) -> Tensor:
     return x.to(like)
 
 
-def _batches(data, batch: int, generator: Generator) -> Iterator[Tensor]:
+def _batches(data: Any, batch: int, generator: Generator) -> Iterator[Tensor]:
     """Batches without end: fresh points of a target, or shuffled epochs over given points."""
     if hasattr(data, "sample"):
         while True:
@@ -243,7 +266,7 @@ def _batches(data, batch: int, generator: Generator) -> Iterator[Tensor]:
             yield data[rows]
 
 
-def _log_prob(flow, x: Tensor) -> Tensor:
+def _log_prob(flow: Density, x: Tensor) -> Tensor:
     """flow.log_prob(x), held to its shape: one number for each point."""
     log_prob = flow.log_prob(x)
     if log_prob.shape != x.shape[:1]:
@@ -254,7 +277,7 @@ def _log_prob(flow, x: Tensor) -> Tensor:
     return log_prob
 
 
-def _set_mode(flow, training: bool):
+def _set_mode(flow: Density, training: bool) -> None:
     if hasattr(flow, "train"):
         flow.train(training)
 

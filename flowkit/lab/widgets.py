@@ -15,7 +15,9 @@ import html
 import inspect
 import itertools
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import traitlets
@@ -34,7 +36,7 @@ def _module(*names: str) -> str:
 class Slider:
     """A number between lo and hi; see `slider`."""
 
-    def __init__(self, lo, hi, value, step, label):
+    def __init__(self, lo: float, hi: float, value: float, step: float | None, label: str | None) -> None:
         ends = [lo, hi, value] + ([] if step is None else [step])
         whole = all(isinstance(end, int) for end in ends)
         if not all(isinstance(end, (int, float)) and math.isfinite(end) for end in ends):
@@ -48,9 +50,10 @@ class Slider:
         self.step = step or (1 if whole else (hi - lo) / 100)
         self.value = self.read(value)
 
-    def read(self, value):
+    def read(self, value: Any) -> float:
         """The nearest value on the slider's scale."""
-        steps = round((numbers(value, "the slider's value", 0).clip(self.lo, self.hi) - self.lo) / self.step)
+        place = float(numbers(value, "the slider's value", 0).clip(self.lo, self.hi))
+        steps = round((place - self.lo) / self.step)
         last = math.floor((self.hi - self.lo) / self.step + 1e-9)
         return self.kind(round(self.lo + min(steps, last) * self.step, 10))
 
@@ -68,7 +71,7 @@ class Slider:
 class Choice:
     """One of several options; see `choice`."""
 
-    def __init__(self, options, value, label):
+    def __init__(self, options: Iterable | dict, value: Any, label: str | None) -> None:
         self.options = (
             dict(options) if isinstance(options, dict) else {str(option): option for option in options}
         )
@@ -77,7 +80,7 @@ class Choice:
         self.label = label
         self.value = next(iter(self.options.values())) if value is None else self.read(value)
 
-    def read(self, value):
+    def read(self, value: Any) -> Any:
         """The option itself, or the one shown under this name."""
         if isinstance(value, str) and value in self.options:
             return self.options[value]
@@ -98,7 +101,7 @@ class Choice:
         }  # fmt: skip
 
 
-def slider(lo, hi, value, step=None, label=None) -> Slider:
+def slider(lo: float, hi: float, value: float, step: float | None = None, label: str | None = None) -> Slider:
     """A number between lo and hi. `draw` gets an int when all the numbers given here are ints, else a float.
 
     step: default 1 for ints, else a hundredth of the range. label: default the name of the argument.
@@ -106,7 +109,7 @@ def slider(lo, hi, value, step=None, label=None) -> Slider:
     return Slider(lo, hi, value, step, label)
 
 
-def choice(options, value=None, label=None) -> Choice:
+def choice(options: Iterable | dict, value: Any = None, label: str | None = None) -> Choice:
     """One of a list of options, shown by their str, or of a dict from what is shown to what `draw` gets."""
     return Choice(options, value, label)
 
@@ -124,7 +127,7 @@ class Canvas(anywidget.AnyWidget):
     controls = traitlets.List(traitlets.Dict()).tag(sync=True)
     first = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, draw, **controls):
+    def __init__(self, draw: Callable, **controls: Slider | Choice) -> None:
         wrong = [name for name, control in controls.items() if not isinstance(control, (Slider, Choice))]
         if wrong:
             raise ValueError(f"play: {', '.join(wrong)} must be made by slider(...) or choice(...)")
@@ -168,13 +171,13 @@ class Canvas(anywidget.AnyWidget):
             words = " ".join(str(error).split())[:300]
             return {"error": f"{type(error).__name__}: {words}" if words else type(error).__name__}, None
 
-    def _on_request(self, _, content: dict, buffers) -> None:
+    def _on_request(self, _: object, content: dict, buffers: object) -> None:
         answer, _ = self._answer(content["values"])
         buffers = answer.pop("buffers", None)
         self.send({**answer, "view": content["view"]}, buffers)
 
-    def _repr_mimebundle_(self, **kwargs):
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
+        data, metadata = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]  # None without a view
         if self._still is None:
             words = self.first["error"]
             static = {"text/plain": words, "text/html": f"<p>{html.escape(words)}</p>"}
@@ -185,7 +188,7 @@ class Canvas(anywidget.AnyWidget):
         return {**data, **static}, metadata
 
 
-def play(draw, **controls) -> Canvas:
+def play(draw: Callable, **controls: Slider | Choice) -> Canvas:
     """An interactive: draw(scene, **values) fills a Scene and returns one sentence about it.
 
     Each keyword is an argument of draw, as a slider(...) or choice(...). End a cell with the call to show it.
@@ -204,13 +207,13 @@ class Prediction(anywidget.AnyWidget):
     value = traitlets.Unicode(None, allow_none=True).tag(sync=True)
 
     @traitlets.validate("value")
-    def _known(self, proposal):
+    def _known(self, proposal: Any) -> str | None:
         if proposal.value is not None and proposal.value not in self.choices:
             raise traitlets.TraitError(f"the guess must be one of {', '.join(self.choices)}")
         return proposal.value
 
-    def _repr_mimebundle_(self, **kwargs):
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
+        data, metadata = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]  # None without a view
         items = "".join(f"<li>{html.escape(text)}</li>" for text in self.choices)
         static = {
             "text/plain": "\n".join([self.question, *(f"- {text}" for text in self.choices)]),
