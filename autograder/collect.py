@@ -7,32 +7,28 @@ Bytes are copied as they are. Known layouts, under any folder around them:
     STUDENT_coupling.ipynb, STUDENT_08_coupling.ipynb
     STUDENT+08_coupling+2026-10-01 12:00:00 UTC/coupling.ipynb    nbgrader's exchange
     lovelaceada_LATE_1042_77_coupling-1.ipynb       Canvas; the student becomes lovelaceada_1042
+    anon_x7Qp2_77_coupling.ipynb                    Canvas, anonymous; the student becomes anon_x7Qp2
     Ada Lovelace_1042_assignsubmission_file_/coupling.ipynb       Moodle; the student becomes Ada_Lovelace
+    Ada Lovelace_1042_assignsubmission_file_coupling.ipynb        Moodle, not in folders
+    Participant_1042_assignsubmission_file_/coupling.ipynb        Moodle, anonymous; becomes Participant_1042
+
+The files in Canvas's and Moodle's zips bear the time of the download. So a file from Canvas counts as handed
+in by the due date, or where Canvas marks it as late, a second after it; one from Moodle, whose zip does not
+say who is late, as handed in by the due date, and that this is not known is said.
 """
 
 import os
-import re
-import stat
-import unicodedata
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from autograder.course import Course, CourseError, Lesson
-from autograder.submission import LARGEST
+from autograder.course import Course
+from autograder.inbox import File, files
+from autograder.layouts import Found, LeftOut, parse_time, recognize
 
 STAMP = "%Y-%m-%d %H:%M:%S UTC"
-CANVAS = re.compile(
-    r"(?P<user>[^_]+)_(?:(?P<late>LATE)_)?(?P<id>\d+)_(?P<file>\d+)_(?P<name>.+)", re.IGNORECASE
-)
-MOODLE = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)_?")
-EXCHANGE = re.compile(r"(?P<student>[^+]+)\+(?P<lesson>[^+]+)\+(?P<time>[^+]+?)(?:\+.*)?")
-COPY = re.compile(
-    r"( ?\(\d+\)|-\d+|[-_ ]+copy ?\d*)+$", re.IGNORECASE
-)  # what browsers, Canvas and Jupyter append
-JUNK = {"__MACOSX", ".ipynb_checkpoints", "__pycache__", ".DS_Store", "Thumbs.db"}
+LONGEST_STAMP = 1000  # bytes of a timestamp.txt
 
 
 @dataclass
@@ -55,51 +51,24 @@ class Collected:
     left: list[tuple[str, str]] = field(default_factory=list)
 
 
-@dataclass
-class _File:
-    """A file in the zip or the folder. `read` gives its bytes; `trouble` is why it is not to be read."""
-
-    parts: tuple[str, ...]
-    time: datetime
-    size: int
-    read: Callable[[], bytes]
-    trouble: str = ""
-
-    @property
-    def name(self):
-        return "/".join(self.parts)
-
-
-@dataclass
-class _Found:
-    """Whose a file is and what for."""
-
-    student: str
-    lesson: Lesson
-    file: _File
-    time: datetime
-    exact: bool
-    late: str = ""
-    identity: str = ""
-
-
 def collect(course: Course, source: Path) -> Collected:
     """Takes the submissions in `source`, a zip or a folder. The newest of a student's submissions of a
     lesson counts.
 
     An earlier one is moved to grading/earlier, never lost; an older one than what is there is left out,
-    and said. Raises CourseError when the source is neither, or when the zip is damaged.
+    and said. Raises CourseError when the source is neither, when the zip is damaged, and when what is in it
+    does not fit on the disk.
     """
     collected = Collected()
-    files = list(_files(Path(source)))
-    stamps = {f.parts[:-1]: f for f in files if f.parts[-1] == "timestamp.txt" and not f.trouble}
+    all_files = [file for file in files(Path(source), course.folder) if not file.is_junk]
+    stamps = {file.parts[:-1]: file for file in all_files if _is_stamp(file)}
     found = []
-    for file in files:
-        if JUNK & set(file.parts) or file.parts[-1].startswith(".") or file.parts[-1] == "timestamp.txt":
+    for file in all_files:
+        if file.parts[-1] == "timestamp.txt":
             continue
         try:
-            found.append(_recognize(course, file, stamps.get(file.parts[:-1])))
-        except _LeftOut as reason:
+            found.append(_dated(recognize(course, file), stamps.get(file.parts[:-1])))
+        except LeftOut as reason:
             collected.left.append((file.name, str(reason)))
     due = {lesson: _due(course, lesson) for lesson in {item.lesson for item in found}}
     for item in _settle_rivals(found, collected):
@@ -107,155 +76,19 @@ def collect(course: Course, source: Path) -> Collected:
     return collected
 
 
-class _LeftOut(Exception):
-    """Why a file is not taken."""
+def _is_stamp(file: File) -> bool:
+    return file.parts[-1] == "timestamp.txt" and not file.trouble and file.size <= LONGEST_STAMP
 
 
-def _files(source: Path) -> Iterator[_File]:
-    if source.is_dir():
-        return _in_folder(source)
-    if not source.is_file():
-        raise CourseError(f"{source} is not there: give the LMS's zip, or a folder.")
-    if source.suffix.lower() == ".ipynb":
-        raise CourseError(
-            f"{source} is one notebook: put it in a folder as STUDENT/{source.name}, and collect that."
-        )
-    if not zipfile.is_zipfile(source):
-        raise CourseError(f"{source} is neither a folder nor a zip. Unpack it, and collect the folder.")
-    return _in_zip(source)
-
-
-def _in_folder(source):
-    for path in sorted(source.rglob("*")):
-        trouble = "a link, which may point anywhere" if path.is_symlink() else ""
-        if path.is_dir() and not trouble:
-            continue
-        state = path.lstat()
-        if not trouble and not stat.S_ISREG(state.st_mode):
-            trouble = "not a plain file"
-        time = datetime.fromtimestamp(state.st_mtime, UTC)
-        yield _File(path.relative_to(source).parts, time, state.st_size, path.read_bytes, trouble)
-
-
-def _in_zip(source):
-    try:
-        archive = zipfile.ZipFile(source)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise CourseError(f"{source} cannot be read: {error}. Download it again.") from None
-    with archive:
-        for info in sorted(archive.infolist(), key=lambda info: info.filename):
-            if not info.is_dir():
-                yield _File(
-                    PurePosixPath(info.filename).parts or ("?",),
-                    _zip_time(info),
-                    info.file_size,
-                    _reader(source, info),
-                    _zip_trouble(info),
-                )
-
-
-def _reader(source, info):
-    def read():
-        with zipfile.ZipFile(source) as archive, archive.open(info) as member:
-            return member.read(LARGEST + 1)
-
-    return read
-
-
-def _zip_time(info):
-    try:
-        return datetime(*info.date_time).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return datetime.now(UTC)
-
-
-def _zip_trouble(info):
-    name = info.filename
-    parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or "\\" in name or re.match(r"[A-Za-z]:", name):
-        return "its path leads out of the archive"
-    if stat.S_ISLNK(info.external_attr >> 16):
-        return "a link, which may point anywhere"
-    return "it is encrypted" if info.flag_bits & 1 else ""
-
-
-def _recognize(course, file, stamp):
-    if file.trouble:
-        raise _LeftOut(f"{file.trouble[0].upper()}{file.trouble[1:]}.")
-    name = PurePosixPath(file.parts[-1])
-    if name.suffix.lower() == ".zip":
-        raise _LeftOut("A zip inside: unpack it, and collect it by itself.")
-    if name.suffix.lower() != ".ipynb":
-        raise _LeftOut("Only .ipynb files are taken.")
-    if file.size > LARGEST:
-        raise _LeftOut(
-            f"It has {file.size / 2**20:.0f} MB, more than {LARGEST // 2**20} MB. Ask for it without outputs."
-        )
-    item = _place(course, file, name.stem)
-    if stamp is not None:
-        item.time = _parse_time(_read(stamp).decode(errors="replace")) or item.time
+def _dated(item: Found, stamp: File | None) -> Found:
+    """With the time that a timestamp.txt beside the notebook says."""
+    time = parse_time(_read(stamp).decode(errors="replace")) if stamp else None
+    if time is not None:
+        item.time, item.lms = time, ""
     return item
 
 
-def _place(course, file, stem):
-    folders = file.parts[:-1]
-    for i in reversed(range(len(folders))):
-        exchange = EXCHANGE.fullmatch(folders[i])
-        if exchange:
-            lesson = _lesson(course, exchange["lesson"])
-            time = _parse_time(exchange["time"]) or file.time
-            return _found(exchange["student"], lesson, file, stem, time=time)
-        lesson = _known(course, folders[i])
-        if lesson and folders[i] == lesson.name and i > 0:
-            return _found(_student_folder(folders[i - 1])[0], lesson, file, stem)
-    canvas = CANVAS.fullmatch(stem)
-    if canvas:
-        late = "Canvas marks it as late." if canvas["late"] else ""
-        student = f"{canvas['user']}_{canvas['id']}"
-        return _found(student, _lesson(course, canvas["name"]), file, canvas["name"], late=late)
-    for lesson in sorted(course.lessons, key=lambda lesson: -len(lesson.topic)):
-        flat = re.fullmatch(
-            rf"(.+?)[-_ +](?:{lesson.name}|{lesson.topic})", COPY.sub("", stem), re.IGNORECASE
-        )
-        if flat and not _known(course, stem):
-            return _found(flat[1], lesson, file, lesson.topic)
-    if not folders:
-        raise _LeftOut(
-            f"Nothing says whose it is: call it STUDENT_{stem}.ipynb, or put it in a folder STUDENT/."
-        )
-    student, identity = _student_folder(folders[-1])
-    return _found(student, _lesson(course, stem), file, stem, identity=identity)
-
-
-def _found(student, lesson, file, stem, time=None, late="", identity=""):
-    clean = re.sub(r"[^\w.@-]+", "_", unicodedata.normalize("NFC", student)).strip("_")
-    if not clean.strip("."):
-        raise _LeftOut(f"{student!r} cannot be the name of a student.")
-    return _Found(clean.lstrip("."), lesson, file, time or file.time, stem == lesson.topic, late, identity)
-
-
-def _student_folder(folder):
-    moodle = MOODLE.fullmatch(folder)
-    return (moodle["name"], moodle["id"]) if moodle else (folder, "")
-
-
-def _known(course, name):
-    name = COPY.sub("", name).strip().lower()
-    return next((lesson for lesson in course.lessons if name in (lesson.topic, lesson.name)), None)
-
-
-def _lesson(course, name):
-    known = _known(course, name)
-    if known is None:
-        try:
-            course.lesson(COPY.sub("", name))
-        except CourseError as error:
-            raise _LeftOut(str(error)) from None
-        raise _LeftOut(f"A number alone does not name a lesson: {name!r}.")
-    return known
-
-
-def _settle_rivals(found: list[_Found], collected: Collected) -> Iterator[_Found]:
+def _settle_rivals(found: list[Found], collected: Collected) -> Iterator[Found]:
     """Of several files of one student for one lesson: the one with the right name, then the newest."""
     groups = {}
     for item in found:
@@ -282,17 +115,18 @@ def _settle_rivals(found: list[_Found], collected: Collected) -> Iterator[_Found
 def _take(course, item, due, collected):
     try:
         data = _read(item.file)
-    except _LeftOut as reason:
+    except LeftOut as reason:
         collected.left.append((item.file.name, str(reason)))
         return
     folder = course.submitted / item.student / item.lesson.name
     target, stamp = folder / f"{item.lesson.topic}.ipynb", folder / "timestamp.txt"
-    time = item.time.replace(microsecond=0)
+    time, late = _time(item, due)
     what = "new"
     if target.is_file():
-        there = _parse_time(stamp.read_text(encoding="utf-8")) if stamp.is_file() else None
+        there = parse_time(stamp.read_text(encoding="utf-8")) if stamp.is_file() else None
         if target.read_bytes() == data:
-            what, time = "unchanged", there or time
+            what = "unchanged"
+            time, late = _time(replace(item, time=there, lms="") if there else item, due)
         elif there and there > time:
             reason = f"What was handed in on {there:{STAMP}} is newer, and stays."
             collected.left.append((item.file.name, reason))
@@ -300,21 +134,31 @@ def _take(course, item, due, collected):
         else:
             what = "replaced"
             _keep_earlier(course, item, target, there)
-    late = item.late or (
-        "It came after the lesson was due." if due and time.replace(tzinfo=None) > due else ""
-    )
     folder.mkdir(parents=True, exist_ok=True)
     _write(target, data)
     _write(stamp, f"{time:{STAMP}}".encode())
-    _mark_late(folder / "late.txt", item.late)
+    _mark_late(folder / "late.txt", "Canvas marks it as late." if item.late else "")
     collected.taken.append(Taken(item.student, item.lesson.name, what, time, late, item.file.name))
+
+
+def _time(item: Found, due: datetime | None) -> tuple[datetime, str]:
+    """When it counts as handed in, and what there is to say of that; `due` in UTC, without a zone."""
+    time = item.time.replace(microsecond=0)
+    by = due.replace(tzinfo=UTC, microsecond=0) if due else None
+    if item.late:
+        return (by + timedelta(seconds=1) if by else time), "Canvas marks it as late."
+    if by is None or time <= by:
+        return time, ""
+    if item.lms:
+        return by, "" if item.lms == "Canvas" else "Not known: Moodle's zip does not say when it came."
+    return time, "It came after the lesson was due."
 
 
 def _read(file):
     try:
         return file.read()
     except Exception as error:  # zipfile hands on whatever the decompressor raises
-        raise _LeftOut(f"It cannot be read: {error}.") from None
+        raise LeftOut(f"It cannot be read: {error}.") from None
 
 
 def _keep_earlier(course, item, target, time):
@@ -339,16 +183,6 @@ def _write(path, data):
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_bytes(data)
     os.replace(aside, path)
-
-
-def _parse_time(text):
-    from nbgrader.utils import parse_utc
-
-    try:
-        parsed = parse_utc(text.strip())
-    except (ValueError, OverflowError, AttributeError):
-        return None
-    return parsed.replace(tzinfo=UTC) if parsed else None
 
 
 def _due(course, lesson):
