@@ -140,10 +140,10 @@ class SpectralLinear(_Spectral):
         plain = nn.Linear(inputs, outputs)
         self.weight, self.bias = plain.weight, plain.bias
 
-    def apply_to(self, v, weight):
+    def apply_to(self, v: Tensor, weight: Tensor) -> Tensor:
         return weight @ v
 
-    def adjoint_to(self, u, weight):
+    def adjoint_to(self, u: Tensor, weight: Tensor) -> Tensor:
         return weight.mT @ u
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,10 +178,10 @@ class SpectralConv2d(_Spectral):
         self.weight, self.bias = plain.weight, plain.bias
         self.padding = kernel // 2
 
-    def apply_to(self, v, weight):
+    def apply_to(self, v: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(v, weight, padding=self.padding)
 
-    def adjoint_to(self, u, weight):
+    def adjoint_to(self, u: Tensor, weight: Tensor) -> Tensor:
         return F.conv_transpose2d(u, weight, padding=self.padding)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ class LipSwish(nn.Module):
     [0.0, 0.0, 0.0]
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.raw = nn.Parameter(torch.full((1,), math.log(math.expm1(0.5))))
 

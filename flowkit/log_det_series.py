@@ -119,7 +119,7 @@ class PowerSeries:
     neumann: bool = True
     generator: Generator | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.terms < 1:
             raise ValueError(f"a series needs one term or more, got {self.terms}")
 
@@ -172,7 +172,7 @@ class Roulette:
     neumann: bool = True
     generator: Generator | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.p < 1 or self.exact_terms < 0:
             raise ValueError(f"a roulette needs 0 < p < 1 and exact_terms >= 0, got {self}")
 
