@@ -148,7 +148,7 @@ def _list(value):
 def _cell(raw, index):
     """A clean cell: of known type, with a text source, its tags and nbgrader's metadata, and no outputs."""
     raw = raw if isinstance(raw, dict) else {}
-    kind = raw.get("cell_type")
+    kind = raw.get("cell_type") if isinstance(raw.get("cell_type"), str) else "raw"
     text = _text(raw.get("source", raw.get("input")))
     if kind == "heading":
         level = raw.get("level")
