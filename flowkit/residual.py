@@ -8,7 +8,7 @@ with that constant (`lipschitz`), and log det(I + J) is found exactly or by a se
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +108,7 @@ class Residual(Bijection):
         self.lipschitz = lipschitz
         self.log_det = log_det
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         wanted = torch.is_grad_enabled()
         with torch.enable_grad():
             start = x if x.requires_grad else x.detach().requires_grad_()
@@ -120,7 +120,7 @@ class Residual(Bijection):
             log_det = self.log_det(g, start, wanted)
         return (x + g, log_det) if wanted else (x + g.detach(), log_det.detach())
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x = self.solve(z).x
         if torch.is_grad_enabled():
             x = x.requires_grad_()
@@ -138,17 +138,17 @@ class _Implicit(torch.autograd.Function):
     """The value z - g(x) at the fixed point x; its gradient goes through (I + J)^-T first."""
 
     @staticmethod
-    def forward(ctx, value, x, g, lipschitz):
+    def forward(ctx: Any, value: Tensor, x: Tensor, g: Tensor, lipschitz: float) -> Tensor:
         ctx.save_for_backward(x, g)
         ctx.lipschitz = lipschitz
         return value.view_as(value)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         x, g = ctx.saved_tensors
 
-        def transposed(w):
+        def transposed(w: Tensor) -> Tensor:
             return torch.autograd.grad(g, x, w, retain_graph=True)[0]
 
         return fixed_point(transposed, grad, ctx.lipschitz).x, None, None, None
@@ -174,7 +174,7 @@ class ReversibleStack(Compose):
     torch.Size([8, 2])
     """
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         parameters = [p for p in self.parameters() if p.requires_grad]
         if not (torch.is_grad_enabled() and (parameters or x.requires_grad)):
             return super().forward(x, context)
@@ -185,7 +185,9 @@ class _Reversible(torch.autograd.Function):
     """Compose's forward without a graph, and its gradient block by block from the last output."""
 
     @staticmethod
-    def forward(ctx, blocks, context, x, *parameters):
+    def forward(
+        ctx: Any, blocks: Sequence[Bijection], context: Tensor | None, x: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
         log_det = x.new_zeros(x.shape[:-1])
         ctx.seeds = torch.randint(2**62, (len(blocks),)).tolist()
         for block, seed in zip(blocks, ctx.seeds, strict=True):
@@ -199,11 +201,11 @@ class _Reversible(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad, grad_log_det):
+    def backward(ctx: Any, grad: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.versions != [p._version for p in ctx.parameters]:
             raise RuntimeError("parameters were changed between forward and backward: the inputs are lost")
         (z,) = ctx.saved_tensors
-        found = {}
+        found: dict[Tensor, Tensor] = {}
         for block, seed in zip(reversed(ctx.blocks), reversed(ctx.seeds), strict=True):
             x = block.solve(z).x if isinstance(block, Residual) else block.inverse(z, ctx.context)[0]
             own = [p for p in block.parameters() if p.requires_grad]
@@ -214,7 +216,14 @@ class _Reversible(torch.autograd.Function):
         return None, None, grad, *(found[p] for p in ctx.parameters)
 
 
-def _replay(block, seed, x, context, parameters, grads):
+def _replay(
+    block: Bijection,
+    seed: int,
+    x: Tensor,
+    context: Tensor | None,
+    parameters: Sequence[Tensor],
+    grads: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
     """The block's vector-Jacobian product at x: the gradients in x and in the parameters."""
     with torch.enable_grad(), _seeded(seed, x):
         x = x.detach().requires_grad_()
