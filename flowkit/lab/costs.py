@@ -128,8 +128,13 @@ ROWS = (
     Row("planar", "planar", ("D", "D, one root", "D"), _planar),
     Row("coupling", "affine coupling, one net H wide", ("D H", "D H", "D"), _coupling),
     Row("autoregressive", "MAF, one net H wide", ("D H", "D H, in D steps", "D"), _autoregressive),
-    Row("continuous", "CNF, net H wide, n evaluations", ("n D H", "n D H", "n D² H"), _continuous),
-    Row("continuous", "FFJORD, one probe", ("n D H", "n D H", "n D H"), partial(_continuous, probes=1)),
+    Row("continuous", "CNF, net H wide, n = 20 evaluations", ("n D H", "n D H", "n D² H"), _continuous),
+    Row(
+        "continuous",
+        "FFJORD: the same, one probe",
+        ("n D H", "n D H", "n D H"),
+        partial(_continuous, probes=1),
+    ),
 )
 
 

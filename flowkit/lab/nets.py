@@ -77,6 +77,27 @@ def apply_mlp(weights: Weights, x: Tensor) -> Tensor:
     return x @ W + b
 
 
+def apply_field(
+    weights: Weights,
+    t: float | Tensor,
+    x: Tensor,
+    activation: Callable[[Tensor], Tensor] = torch.tanh,
+) -> Tensor:
+    """The network with these weights as a field g(t, x) on the points: (..., D) -> (..., D).
+
+    Its inputs are x and, last, t: a number, or (...) with a time for each point. Smooth layers by default.
+
+    >>> apply_field(mlp_weights(3, 2, hidden=(8,)), 0.5, torch.ones(5, 2)).shape
+    torch.Size([5, 2])
+    """
+    times = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[:-1])
+    h = torch.cat([x, times[..., None]], -1)
+    *hidden, (W, b) = weights
+    for V, c in hidden:
+        h = activation(h @ V + c)
+    return h @ W + b
+
+
 def masked_weights(
     masks: Sequence[Tensor],
     size: int = 1,
