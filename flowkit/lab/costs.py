@@ -14,6 +14,8 @@ from threadpoolctl import threadpool_limits
 DIM = 64
 BATCH = 256
 
+Calls = tuple[Callable, Callable, Callable]  # forward, inverse and log-det on a batch
+
 
 @dataclass(frozen=True)
 class Row:
@@ -22,13 +24,14 @@ class Row:
     topic: str
     flow: str
     orders: tuple[str, str, str]
-    make: Callable[[np.random.Generator], tuple[Callable, Callable, Callable]]
+    make: Callable[[np.random.Generator], Calls]
 
 
 def seconds(function: Callable[[], object], budget: float = 0.05) -> float:
     """Median CPU time of a call: as many as fit into the budget, at least three, after one to warm up."""
     function()
-    times, end = [], time.process_time() + budget
+    times: list[float] = []
+    end = time.process_time() + budget
     while len(times) < 3 or time.process_time() < end:
         start = time.process_time()
         function()
@@ -36,20 +39,20 @@ def seconds(function: Callable[[], object], budget: float = 0.05) -> float:
     return statistics.median(times)
 
 
-def _elementwise(rng):
+def _elementwise(rng: np.random.Generator) -> Calls:
     x, a, b = rng.normal(size=(BATCH, DIM)), rng.uniform(0.5, 2, DIM), rng.normal(size=DIM)
     return lambda: a * x + b, lambda: (x - b) / a, lambda: np.log(np.abs(a)).sum(-1)
 
 
-def _dense(rng):
+def _dense(rng: np.random.Generator) -> Calls:
     x, A = rng.normal(size=(BATCH, DIM)), rng.normal(size=(DIM, DIM))
     return lambda: x @ A.T, lambda: np.linalg.solve(A, x.T).T, lambda: np.linalg.slogdet(A)[1]
 
 
-def _triangular(rng):
+def _triangular(rng: np.random.Generator) -> Calls:
     x, L = rng.normal(size=(BATCH, DIM)), np.tril(rng.normal(size=(DIM, DIM))) / DIM + np.eye(DIM)
 
-    def substitute():
+    def substitute() -> np.ndarray:
         z = np.zeros_like(x)
         for i in range(DIM):
             z[:, i] = (x[:, i] - z[:, :i] @ L[i, :i]) / L[i, i]
@@ -58,7 +61,7 @@ def _triangular(rng):
     return lambda: x @ L.T, substitute, lambda: np.log(np.abs(np.diagonal(L))).sum(-1)
 
 
-def _planar(rng):
+def _planar(rng: np.random.Generator) -> Calls:
     import torch
 
     from flowkit.planar import Planar, tanh_slope
@@ -73,7 +76,7 @@ def _planar(rng):
     return lambda: forward(x), lambda: inverse(x), lambda: tanh_slope(a, 1 + w @ u).log()
 
 
-def _coupling(rng):
+def _coupling(rng: np.random.Generator) -> Calls:
     import torch
 
     from flowkit.coupling import coupling_stack
@@ -89,7 +92,7 @@ def _coupling(rng):
     return lambda: forward(x), lambda: inverse(x), lambda: s.sum(-1)
 
 
-def _autoregressive(rng):
+def _autoregressive(rng: np.random.Generator) -> Calls:
     import torch
 
     from flowkit.autoregressive import MAF
@@ -104,7 +107,7 @@ def _autoregressive(rng):
     return lambda: forward(x), lambda: inverse(x), lambda: s.sum(-1)
 
 
-def _continuous(rng, probes=0):
+def _continuous(rng: np.random.Generator, probes: int = 0) -> Calls:
     import torch
 
     from flowkit.continuous import CNF
@@ -118,7 +121,7 @@ def _continuous(rng, probes=0):
         x = torch.randn(BATCH, DIM)
     points = torch.no_grad()(partial(integrate, field, steps=5))
     whole = torch.no_grad()(CNF(field, partial(integrate, steps=5), probes=probes).forward)
-    return lambda: points(x, 0.0, 1.0), lambda: points(x, 1.0, 0.0), lambda: whole(x)
+    return lambda: points(x, 0.0, 1.0), lambda: points(x, 1.0, 0.0), lambda: whole(x)[1]
 
 
 ROWS = (

@@ -54,13 +54,14 @@ def mlp_weights(
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(*shape):
+    def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     sizes = (inputs, *hidden, outputs)
     weights = [(draw(before, after) / before**0.5, draw(after) / 2) for before, after in pairwise(sizes)]
     if zero_last:
-        weights[-1] = tuple(torch.zeros_like(w) for w in weights[-1])
+        W, b = weights[-1]
+        weights[-1] = (torch.zeros_like(W), torch.zeros_like(b))
     return [(W.to(dtype), b.to(dtype)) for W, b in weights]
 
 
@@ -113,7 +114,7 @@ def masked_weights(
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(*shape):
+    def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     *hidden, last = masks
