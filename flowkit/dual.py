@@ -80,8 +80,8 @@ class Dual(np.lib.mixins.NDArrayOperatorsMixin):
         tangent = np.zeros(value.shape, value.dtype)
         for i, a in enumerate(inputs):
             if _level(a) == level and ufunc is np.matmul:  # the product rule
-                left, right = [*values[:i], a.tangent, *values[i + 1 :]]
-                tangent = tangent + ufunc(left, right)
+                factors = [*values[:i], a.tangent, *values[i + 1 :]]
+                tangent = tangent + ufunc(factors[0], factors[1])
             elif _level(a) == level:
                 tangent = tangent + PARTIALS[ufunc][i](*values) * a.tangent
         return Dual(value, tangent, level)
