@@ -140,9 +140,9 @@ print(f"exact   {math.exp(-4):12.5f}   {-4:12.4f}     kept")
 #
 # $$\frac{d}{dt} \log p_t(x(t)) = -\operatorname{tr} \frac{\partial g}{\partial x}, \qquad\text{so}\qquad \log p_X(x) = \log p_Z(z) + \int_0^1 \operatorname{tr} \frac{\partial g}{\partial x}\,dt .$$
 #
-# The log-determinant of the flow is the integral of a trace, the field's *divergence*. For the linear field $g = Ax$ it is constant, and the log-det over a time $t$ is exactly $t \operatorname{tr} A$: a check for everything below. FFJORD, and most papers on flow matching, let $t$ run from noise to data: their field at $t$ is minus ours at $1 - t$, and their integral has our sign reversed.
+# The log-determinant of the flow is the integral of a trace, the field's *divergence*. For the linear field $g = Ax$ it is constant, and the log-det over a time $t$ is exactly $t \operatorname{tr} A$: a check for everything below. FFJORD (section 3), and most papers on flow matching, let $t$ run from noise to data: their field at $t$ is minus ours at $1 - t$, and their integral has our sign reversed.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "9693f63acc24943e62e934834cca77cc", "grade": false, "grade_id": "step_defect_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "2f357d80635e51f86600197238e9ab1a", "grade": false, "grade_id": "step_defect_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 1: what a step leaves out
 #
 # difficulty 2 of 5 · importance 4 of 5 · 8 minutes · 2 points
@@ -151,7 +151,7 @@ print(f"exact   {math.exp(-4):12.5f}   {-4:12.4f}     kept")
 #
 # $$\log\lvert\det(I + hA)\rvert = h \operatorname{tr} A + c\,h^2 + O(h^3).$$
 #
-# Type it as `step_defect(A)`, without `torch.linalg`: `A` has shape `(..., D, D)`, the result `(...)`. The public test measures $c$ with short steps. In $n$ steps of length $1/n$ along a linear field $c h^2$ adds up to $c/n$, the error of Euler's log-det: in the table above, where $A = -4$ and $c = -8$, it is $-8/1024 = -0.0078$ in the last line.
+# Type it as `step_defect(A)`, without `torch.linalg`: `A` has shape `(..., D, D)`, the result `(...)`. The public test measures $c$ with short steps. In $n$ steps of length $1/n$ along a linear field $c h^2$ adds up to $c/n$, the error of Euler's log-det: check your $c$ against the table's line for $n = 1024$, where $A = -4$.
 #
 # <details><summary>"Where do I start?"</summary>
 #
@@ -885,12 +885,12 @@ check.values("continuous.matching_loss", cases, pair_by_pair)
 # %% nbgrader={"cell_type": "code", "checksum": "896fd1904ba583b820b7d6d2a4f9619d", "grade": true, "grade_id": "matching_loss_hidden", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Hidden tests run here when your work is graded: 1 point.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "d284b1b1925e288c21c39be248e84091", "grade": false, "grade_id": "fit_cnf_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "d03cbd9a05fe6c1c9c72da17610deea4", "grade": false, "grade_id": "fit_cnf_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 7: the same density, twice
 #
 # difficulty 4 of 5 · importance 5 of 5 · 20 minutes · 3 points
 #
-# Now fit. Write `fit_cnf(how, weights, data, steps, rate)`: it trains a copy of the field on `data`, `(N, D)`, and returns it, weights as they came. The ones that came in must stay as they were: `trainable` and `detached` from the first cell copy them.
+# Now fit. Write `fit_cnf(how, weights, data, steps, rate)`: it trains a copy of the field on `data`, `(N, D)`, and returns it in the form in which it came. The weights that came in must stay as they were: `trainable` and `detached` from the first cell copy them.
 #
 # Both ways take `steps` steps of Adam, each on 256 points drawn at random from `data`, while the step size falls in a straight line from `rate` to zero. What differs is the loss:
 #
@@ -1095,7 +1095,7 @@ play(
 #
 # **Where it is used.** Flow matching trains many of today's generators of images and speech; the deterministic sampler of a diffusion model is a continuous flow too.
 #
-# **Further reading.** Chen, Rubanova, Bettencourt and Duvenaud, *Neural ordinary differential equations* (2018), section 4 and appendix A, has the instantaneous change of variables. Grathwohl and others, *FFJORD* (2019), adds Hutchinson's estimator. Lipman and others, *Flow matching for generative modeling* (2023), proves what section 5 argues in two sentences.
+# **Further reading.** Chen, Rubanova, Bettencourt and Duvenaud, *Neural ordinary differential equations* (2018), section 4 and appendix A, has the instantaneous change of variables. Grathwohl and others, *FFJORD* (2019), adds Hutchinson's estimator. Lipman and others, *Flow matching for generative modeling* (2023), proves what section 5 argues in a sentence.
 
 # %% tags=["show", "hide-input"]
 from flowkit.lab import costs
