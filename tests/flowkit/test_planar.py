@@ -15,6 +15,8 @@ from flowkit.planar import (
     Planar,
     Radial,
     Sylvester,
+    annealed_fit,
+    kl_alarm,
     reverse_kl,
     tanh_root,
     tanh_slope,
@@ -443,3 +445,24 @@ def test_eight_planar_layers_fit_the_first_energy():
         with torch.no_grad():
             gaps[layers] = reverse_kl(flow, ENERGIES["U1"].log_prob, 20_000).item()
     assert 0.05 < gaps[8] < 0.4 < 0.8 < gaps[2]
+
+
+def test_the_alarm_is_for_estimates_far_below_zero_and_for_nan():
+    noise = randn(400)
+    noise = (noise - noise.mean()) / noise.std()  # then the standard error is 1 / 20
+    log_p = randn(400, seed=1)
+    for errors, alarm in [(-20, True), (-4.1, True), (-3.9, False), (0, False), (20, False)]:
+        estimate, error, raised = kl_alarm(log_p + noise + errors / 20, log_p)
+        assert estimate.item() == pytest.approx(errors / 20, abs=1e-12)
+        assert error.item() == pytest.approx(1 / 20, rel=1e-12)
+        assert raised is alarm
+    assert kl_alarm(torch.full((5,), torch.nan), torch.zeros(5))[2] is True
+
+
+def test_an_annealed_fit_lowers_the_divergence_and_draws_from_a_stream_of_its_own():
+    torch.manual_seed(0)
+    flow = Flow(StandardNormal(2), Inverse(Compose(Planar(2), Planar(2), Planar(2))))
+    before, state = reverse_kl(flow, ENERGIES["U1"].log_prob, 2000).item(), torch.get_rng_state()
+    annealed_fit(flow, ENERGIES["U1"].log_prob, 40, 0.1)
+    assert torch.equal(state, torch.get_rng_state())
+    assert reverse_kl(flow, ENERGIES["U1"].log_prob, 2000).item() < before / 2
