@@ -268,6 +268,28 @@ def export(
 
 
 @command
+def similar(
+    topics: Topics = None,
+    pairs: Annotated[int, typer.Option(help="How many pairs of each lesson.")] = 20,
+    course: CourseFolder = Path("course"),
+):
+    """Show which answers share what few others share, side by side, for a person to look at."""
+    from rich.console import Console
+
+    from autograder.progress import progress
+    from autograder.similarity import similar
+    from autograder.similarity_page import terminal, write
+
+    found = Course(course)
+    with progress("Comparing") as tell:
+        lessons = similar(found, topics, pairs, tell)
+    for one in lessons:
+        Console().print(terminal(one))
+        say(f"Side by side: {write(found, one)}", style="green")
+    say("This accuses nobody: honest answers are often alike. Look, and talk with people.")
+
+
+@command
 def classroom(
     topics: Topics = None,
     students: Annotated[int, typer.Option(help="How many hand in.")] = 30,
