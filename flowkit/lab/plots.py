@@ -76,6 +76,7 @@ def html(fig: Figure, alt: str, caption: str = "", dpi: int = 192) -> str:
     alt = " ".join(alt.split())
     stream = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
+        fig.draw_without_rendering()  # axes of equal aspect need a second layout, or titles are cut off
         fig.savefig(stream, format="png", dpi=dpi, facecolor="white")
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(fig)

@@ -15,8 +15,13 @@ def still(scene: Scene) -> str:
     """The scene as an HTML figure; its summary is the alternative text and the caption."""
     fig, axes = plots.figure(1, len(scene.panels), squeeze=False)
     for ax, panel in zip(axes[0], scene.panels, strict=True):
-        for layer in panel.layers:
+        for depth, layer in enumerate(panel.layers):
+            before = set(ax.get_children())
             _PAINT[layer["kind"]](ax, layer, layer["arrays"])
+            for artist in (
+                set(ax.get_children()) - before
+            ):  # later layers cover earlier ones, as on the canvas
+                artist.set_zorder(1 + depth / len(panel.layers))
         limits, words = panel.fitted(), panel.words
         ax.set(xlim=limits["x"], ylim=limits["y"], **words)
         ax.set_aspect("equal" if panel.equal else "auto")

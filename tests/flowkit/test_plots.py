@@ -91,6 +91,18 @@ def test_show_wants_alternative_text(alt):
         plots.show(plots.figure()[0], alt=alt)
 
 
+def test_nothing_is_cut_off_where_axes_of_equal_aspect_stand_in_a_row():
+    fig, axes = plots.figure(columns=3, sharey=True)
+    for ax in axes:
+        plots.density(ax, lambda x: -0.5 * (x**2).sum(-1), (-4, 12, -7, 7), n=5)
+        ax.set(title="x₁ first: 0.33 nats lost", xlabel="x₁")
+    axes[0].set(ylabel="x₂")
+    data = re.search(r'base64,([^"]+)"', plots.html(fig, alt="Three densities"))[1]
+    picture = matplotlib.image.imread(io.BytesIO(base64.b64decode(data)))[..., :3]
+    edges = (picture[0], picture[-1], picture[:, 0], picture[:, -1])
+    assert all((edge == 1).all() for edge in edges)
+
+
 def test_figure_gives_axes_as_subplots_does():
     assert plots.figure(2, 3)[1].shape == (2, 3)
     fig, axes = plots.figure(1, 2, width=5, height=2, sharey=True)

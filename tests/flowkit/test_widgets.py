@@ -267,6 +267,20 @@ def test_every_kind_of_layer_leaves_ink_in_the_static_picture():
         assert np.abs(picture - blank).max() > 0.3, name
 
 
+def test_later_layers_cover_earlier_ones_in_a_still_too():
+    def draw(scene):
+        scene.axes(x=(0, 1), y=(0, 1), frame=False)
+        scene.curve([0, 1], [0.5, 0.5], colour="black", width=6)
+        scene.points([[0.5, 0.5]], colour="white", size=40)
+        return "A line behind a white disc."
+
+    picture = image_of(play(draw)._repr_mimebundle_()[0]["text/html"])
+    row = picture[picture.shape[0] // 2 - 30 : picture.shape[0] // 2 + 30].min(axis=(0, 2))
+    middle = len(row) // 2
+    assert row[middle - 3 : middle + 3].min() > 0.9
+    assert row[len(row) // 4] < 0.1
+
+
 def test_a_draw_that_fails_at_once_still_makes_a_widget_that_says_so():
     def draw(scene):
         raise NotImplementedError("write <f> first")
