@@ -44,7 +44,7 @@ def main(descriptor: int, settings: dict) -> None:
     limits = Limits(**settings["limits"])
     student = Zygote(settings["tier"], tuple(settings["withheld"]), lesson.modules, limits)
     try:
-        warm([*lesson.modules, f"autograder.answers.{settings['topic']}"])
+        warm([*lesson.needed, f"autograder.answers.{settings['topic']}"])
         confine.require_one_thread()
         wire.send(pipe, wire.pack({"ready": True}))
         while True:
@@ -99,7 +99,32 @@ class Submission:
 
     def grade(self, cells: list[dict]) -> list[list[dict]]:
         """The outputs of the cells: each has a `source` to run, or is a `test` of that name."""
-        return [self._test(cell["test"]) if "test" in cell else self._run(cell) for cell in cells]
+        outputs = []
+        self._announce(self._coming(cells))
+        for position, cell in enumerate(cells, 1):
+            if "test" in cell:
+                outputs.append(self._test(cell["test"], self._coming(cells[position:])))
+            else:
+                outputs.append(self._run(cell))
+        return outputs
+
+    def _coming(self, cells):
+        """What the student's process will be asked for these cells, up to the first test."""
+        requests = []
+        for cell in cells:
+            if "test" in cell:
+                names = self.lesson.tests[cell["test"]].names if cell["test"] in self.lesson.tests else []
+                return [*requests, remote.to_look(names)]
+            requests.append(remote.to_run(cell["source"], cell["name"]))
+        return requests
+
+    def _announce(self, requests):
+        """Lets the student's process go on while we look at what it has said; a new one is not hurried."""
+        if not self.in_process:
+            with contextlib.suppress(remote.Gone):
+                process = self._living()
+                process.deadline = time.monotonic() + self.timeout
+                process.expect(requests)
 
     def _run(self, cell):
         try:
@@ -158,11 +183,11 @@ class Submission:
 
     # Tests.
 
-    def _test(self, name):
+    def _test(self, name, coming):
         test = self.lesson.tests.get(name)
         if test is None:
             raise EngineFailure(f"The instructor's notebook has no test cell {name}. Run: autograder build")
-        return self._test_there(test) if self.in_process else self._test_here(test)
+        return self._test_there(test) if self.in_process else self._test_here(test, coming)
 
     def _test_there(self, test):
         """In the student's process, which is then told the seed too."""
@@ -173,7 +198,7 @@ class Submission:
         except remote.Gone as gone:
             return [self._lost(gone)]
 
-    def _test_here(self, test):
+    def _test_here(self, test, coming):
         printed = io.StringIO()
         os.environ[check.HIDDEN] = "1" if test.hidden else ""
         try:
@@ -195,7 +220,9 @@ class Submission:
         except BaseException as error:
             fault = self._fault(test, error)
         there = "" if test.hidden else self.process.printed
-        self._import_there(test)
+        imports = [] if test.hidden else test.imports
+        self._announce([remote.to_import(imports), *coming] if imports else coming)
+        self._import_there(imports)
         return [*_printed(there + printed.getvalue()), *([fault] if fault else [])]
 
     def _look(self, process, test):
@@ -206,13 +233,13 @@ class Submission:
         self.namespace.update(found)
         self.theirs = set(found)
 
-    def _import_there(self, test):
+    def _import_there(self, imports):
         """In a notebook the imports of a public test are there for the cells below it too."""
-        if test.imports and not test.hidden:
+        if imports:
             try:
                 self.process.deadline = time.monotonic() + self.timeout
-                self.process.do_imports(test.imports)
-                self.done.append({"imports": test.imports})
+                self.process.do_imports(imports)
+                self.done.append({"imports": imports})
             except remote.Gone:
                 self._end()
 

@@ -28,18 +28,22 @@ class Test:
 
 @dataclass(frozen=True)
 class Lesson:
-    """tests by grade_id; imports: statements of the cells that are given; modules: all that is imported."""
+    """tests by grade_id; imports: those statements of given cells that tests rely on.
+
+    modules: all that is imported; needed: what tests import, and those statements.
+    """
 
     topic: str
     tests: dict[str, Test]
     imports: list[str]
     modules: list[str]
+    needed: list[str]
     sources: dict[str, str]  # of graded cells that students do not write, by grade_id
 
 
 def read_lesson(source: str | Path, topic: str) -> Lesson:
     """The lesson in an instructor's notebook. Raises SyntaxError for a test cell that is no Python."""
-    tests, imports, modules, sources = {}, [], [], {}
+    tests, imports, modules, needed, sources = {}, [], [], [], {}
     for cell in json.loads(Path(source).read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] != "code":
             continue
@@ -49,12 +53,15 @@ def read_lesson(source: str | Path, topic: str) -> Lesson:
         if settings.get("grade") and not settings.get("solution"):
             test = read_test(settings["grade_id"], text)
             tests[test.name], sources[test.name] = test, text
-            modules += _modules(test.imports)
+            needed += _modules(test.imports)
         elif not shown:
             statements = import_statements(text)
             imports += [] if settings.get("solution") else statements
             modules += _modules(statements)
-    return Lesson(topic, tests, imports, list(dict.fromkeys(modules)), sources)
+    wanted = {"*"} | {name for test in tests.values() for name in test.names}
+    imports = [statement for statement in imports if _bound(statement) & wanted]
+    needed += _modules(imports)
+    return Lesson(topic, tests, imports, _once(modules + needed), _once(needed), sources)
 
 
 def read_test(name: str, source: str) -> Test:
@@ -73,6 +80,16 @@ def import_statements(source: str) -> list[str]:
     return [
         ast.unparse(statement) for statement in body if isinstance(statement, (ast.Import, ast.ImportFrom))
     ]
+
+
+def _once(names):
+    return list(dict.fromkeys(names))
+
+
+def _bound(statement):
+    """The names that an import statement makes; "*" where nobody knows."""
+    (node,) = ast.parse(statement).body
+    return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
 
 
 def _modules(statements):

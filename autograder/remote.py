@@ -7,6 +7,7 @@ all other callables are called back.
 """
 
 import builtins
+import contextlib
 import dis
 import functools
 import importlib
@@ -31,6 +32,20 @@ MOST_ANSWER = 128 * 2**20  # bytes that one call may return
 MOST_TEXT = 20_000  # characters
 MOST_TRACED = 2**28
 MOST_CALLBACKS = 100_000
+MOST_EXPECTED = 2**16  # bytes of requests that wait over there
+
+
+def to_run(source: str, name: str) -> dict:
+    """The request for a cell to be run; see Process.expect."""
+    return {"op": "run", "source": source, "name": name}
+
+
+def to_import(statements: list[str]) -> dict:
+    return {"op": "import", "statements": statements}
+
+
+def to_look(names: list[str]) -> dict:
+    return {"op": "look", "names": names}
 
 
 class Gone(BaseException):
@@ -62,16 +77,26 @@ class Process:
         self.printed = ""
         self.callbacks: list[Callable] = []
         self.ahead = []  # calls that were done ahead: of what, with what, and the answer
+        self.expected: list[dict] = []  # requests that are over there already, and not yet answered
         self.sent = self.marked = None
         self._ask({"op": "begin", "seed": seed})
 
+    def expect(self, requests: list[dict]) -> None:
+        """Sends requests that are sure to come, in this order, before anybody waits for their answers."""
+        messages = [self._packed(request) for request in requests]
+        if self.expected or sum(map(len, messages)) > MOST_EXPECTED:
+            return  # more could fill the pipe in both directions
+        with contextlib.suppress(wire.WireError, TimeoutError):  # asking for them will say it
+            wire.send(self.pipe, b"".join(messages), self.deadline)
+            self.expected += requests
+
     def run(self, source: str, name: str) -> dict:
         """Runs a cell: what was `printed`, the `value` of its last line as text, and its `error`, or None."""
-        answer = self._ask({"op": "run", "source": source, "name": name})
+        answer = self._ask(to_run(source, name))
         return {**answer, "value": answer["value"] if type(answer["value"]) is str else None}
 
     def do_imports(self, statements: list[str]) -> None:
-        self._ask({"op": "import", "statements": statements})
+        self._ask(to_import(statements))
 
     def environ(self, variables: dict[str, str]) -> None:
         """Sets environment variables over there."""
@@ -79,7 +104,7 @@ class Process:
 
     def look(self, names: list[str]) -> dict[str, Any]:
         """What the student has under these names: values, stand-ins, and a function without a body as one."""
-        found = self._ask({"op": "look", "names": names})["found"]
+        found = self._ask(to_look(names))["found"]
         return {
             name: _empty if "empty" in entry else entry.get("value")
             for name, entry in found.items()
@@ -91,9 +116,9 @@ class Process:
 
         Raises check.StudentError for what the student's code raises.
         """
-        blob = self._packed((args, kwargs))
-        answer = self._announced(target, blob)
+        answer = self._announced(target, (args, kwargs))
         if answer is None:
+            blob = self._packed((args, kwargs))
             request = {"op": "call", "target": target, "blob": blob, "states": self._states()}
             answer = self._ask({**request, "trace": tracemalloc.is_tracing()})
             self._note_draws(answer["drew"])
@@ -127,18 +152,15 @@ class Process:
         answers = self._ask(request)["answers"]
         self.ahead += zip([target] * len(blobs), blobs, answers, strict=False)
 
-    def _announced(self, target, blob):
+    def _announced(self, target, call):
         """The answer to a call that was done ahead; None where it was another, or the states have moved."""
         if not self.ahead:
             return None
         of, asked, answer = self.ahead.pop(0)
-        if of is not target or asked != blob or draws.fingerprint() != self.sent:
+        if of is not target or not self._is_packed(asked, call) or draws.fingerprint() != self.sent:
             self.ahead.clear()
             return None
-        try:
-            formed = _formed(wire.unpack(answer, self._known))
-        except _NONSENSE as error:
-            raise Gone("KernelDied", str(error)) from None
+        formed = self._said(lambda: _formed(wire.unpack(answer, self._known)))
         if formed["drew"]:
             draws.advance()
         return formed
@@ -149,6 +171,12 @@ class Process:
             return wire.pack(value, self.describe)
         except wire.WireError as error:
             raise OurFault(str(error)) from None
+
+    def _is_packed(self, message, value):
+        try:
+            return wire.is_packed(message, value, self.describe)
+        except wire.WireError:
+            return False
 
     def get(self, target: Any, name: str) -> Any:
         answer = self._ask({"op": "get", "target": target, "name": name})
@@ -174,23 +202,33 @@ class Process:
         raise check.StudentError(error["kind"], error["message"], error["line"], error["text"])
 
     def _put_back(self, old, blob):
-        try:
-            _put_back(old, wire.unpack(blob, lambda name: name.get("as")))
-        except (wire.WireError, RuntimeError, ValueError) as error:
-            raise Gone("KernelDied", str(error)) from None
+        self._said(lambda: _put_back(old, wire.unpack(blob, lambda name: name.get("as"))))
 
     def _ask(self, request):
+        if self.expected and self.expected[0] == request:
+            del self.expected[0]
+            return self._said(self._answer)
+        while self.expected:  # something else was to come, and is of no use now
+            del self.expected[0]
+            self._said(self._answer)
         message = self._packed(request)
+        self._said(lambda: wire.send(self.pipe, message, self.deadline))
+        return self._said(self._answer)
+
+    def _answer(self):
+        for _ in range(MOST_CALLBACKS):
+            answer = wire.unpack(wire.receive(self.pipe, self.deadline, MOST_ANSWER), self._known)
+            if type(answer) is not dict:
+                raise wire.WireError("This is no answer.")
+            if "callback" not in answer:
+                return _formed(answer)
+            self._call_back(answer)
+        raise wire.WireError("It calls back without end.")
+
+    def _said(self, talk):
+        """What talking with the process gives. Raises Gone for whatever goes wrong over there."""
         try:
-            wire.send(self.pipe, message, self.deadline)
-            for _ in range(MOST_CALLBACKS):
-                answer = wire.unpack(wire.receive(self.pipe, self.deadline, MOST_ANSWER), self._known)
-                if type(answer) is not dict:
-                    raise wire.WireError("This is no answer.")
-                if "callback" not in answer:
-                    return _formed(answer)
-                self._call_back(answer)
-            raise wire.WireError("It calls back without end.")
+            return talk()
         except TimeoutError:
             raise Gone("Timeout", "") from None
         except _NONSENSE as error:
@@ -315,7 +353,7 @@ class Process:
         return {"callback": len(self.callbacks) - 1}
 
 
-_NONSENSE = (wire.WireError, LookupError, TypeError, ValueError, AttributeError)
+_NONSENSE = (wire.WireError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 
 # What an answer may hold: the types of each part, and what stands for it when it is not there.
 _PARTS = {

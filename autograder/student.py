@@ -241,10 +241,11 @@ class Student:
 
     def _changed(self, args, kwargs, blob):
         try:
-            after = wire.pack((args, kwargs), self._opaque)
+            if wire.is_packed(blob, (args, kwargs), self._opaque):
+                return None
+            return wire.pack((args, kwargs), self._opaque)
         except wire.WireError:
             return None
-        return after if after != blob else None
 
     # What has no type on the wire.
 

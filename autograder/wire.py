@@ -30,6 +30,7 @@ MOST_PARTS = 500_000  # values in a message, those inside others included
 MOST_AXES = 32
 MOST_DIGITS = 3000  # of a whole number, in hexadecimal: what Python still prints
 CHUNK = 2**20
+LARGE = 2**12  # bytes from which an array is not copied once more
 
 NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES = {*NUMBERS, "float16", "float32", "float64", "complex64", "complex128"}
@@ -56,18 +57,20 @@ def pack(value: Any, opaque: Callable[[Any], Any] | None = None) -> bytes:
 
     Raises WireError for an opaque value without `opaque`, and beyond the caps.
     """
-    writer = _Writer(opaque)
-    try:
-        header = _ENCODE(writer.plain(value, 0)).encode()
-    except (ValueError, RecursionError) as error:  # a lone surrogate in a string, for one
-        raise WireError(f"It cannot be sent: {error}") from None
-    size = sum(map(len, writer.buffers))
-    if len(header) > MOST_HEADER or size > MOST_BODY:
-        raise WireError(f"It is too large to be sent: {(len(header) + size) / 2**20:.0f} MB.")
-    return b"".join([PREFIX.pack(MAGIC, len(header), size), header, *writer.buffers])
+    return b"".join(_parts(value, opaque))
 
 
-def unpack(message: bytes, known: Callable[[Any], Any] | None = None) -> Any:
+def is_packed(message: bytes, value: Any, opaque: Callable[[Any], Any] | None = None) -> bool:
+    """Whether `message` is what `pack` gives for the value, found out without a copy. Raises as `pack`."""
+    place, whole = 0, memoryview(message)
+    for part in _parts(value, opaque):
+        if whole[place : place + len(part)] != part:
+            return False
+        place += len(part)
+    return place == len(message)
+
+
+def unpack(message: bytes | bytearray, known: Callable[[Any], Any] | None = None) -> Any:
     """The value of a whole message. known(name) makes something of an opaque value. Raises WireError."""
     if len(message) < PREFIX.size:
         raise WireError("The message breaks off in its prefix.")
@@ -88,25 +91,26 @@ def send(pipe: socket.socket, message: bytes, deadline: float | None = None) -> 
         raise WireError(f"The other side is gone: {error.strerror}.") from None
 
 
-def receive(pipe: socket.socket, deadline: float | None = None, most: int = MOST_BODY) -> bytes:
+def receive(pipe: socket.socket, deadline: float | None = None, most: int = MOST_BODY) -> bytearray:
     """A whole message, of at most `most` bytes. deadline: of time.monotonic, for all of it.
 
     Raises WireError for a wrong prefix and at the end of the stream, and TimeoutError at the deadline.
     """
-    prefix = _exactly(pipe, PREFIX.size, deadline)
-    header, body = _lengths(prefix)
+    message = bytearray()
+    _fill(message, pipe, PREFIX.size, deadline)
+    header, body = _lengths(message)
     if header + body > most:
         raise WireError(f"A message of {(header + body) / 2**20:.0f} MB is larger than agreed.")
-    return prefix + _exactly(pipe, header + body, deadline)
+    _fill(message, pipe, PREFIX.size + header + body, deadline)
+    return message
 
 
 def _until(pipe, deadline):
     pipe.settimeout(None if deadline is None else max(1e-3, deadline - time.monotonic()))
 
 
-def _exactly(pipe, size, deadline):
-    """`size` bytes. The buffer grows with what arrives, not with what was announced."""
-    data = bytearray()
+def _fill(data, pipe, size, deadline):
+    """Reads until there are `size` bytes. The buffer grows with what arrives, not with what was announced."""
     while len(data) < size:
         if deadline is not None and time.monotonic() > deadline:
             raise TimeoutError
@@ -120,7 +124,6 @@ def _exactly(pipe, size, deadline):
         if not part:
             raise WireError("The other side is gone.")
         data += part
-    return bytes(data)
 
 
 def _lengths(prefix):
@@ -131,6 +134,19 @@ def _lengths(prefix):
 
 
 # Writing. A part is plain JSON, or a list that begins with a letter.
+
+
+def _parts(value, opaque):
+    """What a message is made of: prefix, header, and the buffers, arrays of the caller's among them."""
+    writer = _Writer(opaque)
+    try:
+        header = _ENCODE(writer.plain(value, 0)).encode()
+    except (ValueError, RecursionError) as error:  # a lone surrogate in a string, for one
+        raise WireError(f"It cannot be sent: {error}") from None
+    size = sum(map(len, writer.buffers))
+    if len(header) > MOST_HEADER or size > MOST_BODY:
+        raise WireError(f"It is too large to be sent: {(len(header) + size) / 2**20:.0f} MB.")
+    return [PREFIX.pack(MAGIC, len(header), size), header, *writer.buffers]
 
 
 class _Writer:
@@ -152,7 +168,7 @@ class _Writer:
         if kind is float:
             return value if math.isfinite(value) else ["f", str(value)]
         if kind is np.ndarray and value.dtype in NAMES:
-            return ["a", NAMES[value.dtype], list(value.shape), self.buffer(value.tobytes())]
+            return ["a", NAMES[value.dtype], list(value.shape), self.buffer(_bytes_of(value))]
         if self.torch is not None and kind is self.torch.Tensor:
             return self.tensor(value, depth)
         if kind in LETTERS:
@@ -180,8 +196,8 @@ class _Writer:
         numbers = value.detach().resolve_conj().resolve_neg()
         if name == "bfloat16":
             numbers = numbers.contiguous().view(torch.int16)
-        shape, data = list(value.shape), numbers.numpy().tobytes()
-        return ["t", name, shape, self.buffer(data), value.requires_grad]
+        data = _bytes_of(numbers.numpy())
+        return ["t", name, list(value.shape), self.buffer(data), value.requires_grad]
 
     def named(self, value, depth):
         if self.opaque is None:
@@ -191,6 +207,13 @@ class _Writer:
     def buffer(self, data):
         self.buffers.append(data)
         return len(data)
+
+
+def _bytes_of(array):
+    """Its bytes; of a large array that is contiguous, no copy."""
+    if array.nbytes < LARGE or not array.flags.c_contiguous:
+        return array.tobytes()
+    return memoryview(array.reshape(-1).view(np.uint8))
 
 
 LETTERS = {list: "l", tuple: "u", set: "s", frozenset: "z"}
@@ -290,15 +313,15 @@ class _Reader:
         if count * SIZES[name] != size:
             raise WireError("An array has not the size that its shape says.")
         dtype = "int16" if name == "bfloat16" else name
-        if name == "bool" and max(self.bytes([size], 0), default=0) > 1:
+        start = self.skip(size)
+        if name == "bool" and np.frombuffer(self.message, np.uint8, size, start).max(initial=0) > 1:
             raise WireError("A boolean is neither 0 nor 1.")
-        start = self.place - size if name == "bool" else self.skip(size)
         return np.frombuffer(self.message, dtype, count, start).reshape(shape).copy()
 
     def bytes(self, parts, depth):
         (size,) = parts
         start = self.skip(size)
-        return self.message[start : start + size]
+        return bytes(memoryview(self.message)[start : start + size])
 
     def skip(self, size):
         """Where a buffer of that size begins. The place moves on behind it."""
