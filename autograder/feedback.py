@@ -6,7 +6,6 @@ Neither holds the source or the inputs of a hidden test, nor a traceback through
 """
 
 import json
-import os
 import re
 from collections.abc import Callable
 from html import escape
@@ -27,10 +26,16 @@ from autograder.course import Course, CourseError
 from autograder.engine import BY_HAND, RIGHT, Result
 from autograder.grade import read_result
 from autograder.gradebook import open_gradebook
+from autograder.page import HEADS, without_head, write
 from autograder.stock import is_hidden
 
 TELLING = 16  # characters, without white space, from which a line of a hidden test is looked for in outputs
-HEADS = ("✗", "○", "!")  # how the messages of autograder.check begin
+_STYLE = (
+    "<style>div.panel-heading a, div.nbgrader_cell div.panel-heading a"
+    " { color: inherit; text-decoration: underline }"
+    " pre { white-space: pre-wrap !important; overflow-wrap: anywhere }"
+    " th, td { padding: .2em .6em !important; text-align: left !important; vertical-align: top }</style>"
+)
 SYMBOLS = {RIGHT: "✓", BY_HAND: "…"}
 
 
@@ -83,9 +88,8 @@ def _give(course, lesson, result, exporter):
     }
     page, _ = exporter.from_notebook_node(notebook, resources=resources)
     folder = course.feedback / result.student / lesson.name
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / f"{lesson.topic}.html", _with_language(page))
-    _write(folder / "feedback.json", json.dumps(graded, ensure_ascii=False, indent=1) + "\n")
+    write(folder / f"{lesson.topic}.html", readable(page))
+    write(folder / "feedback.json", json.dumps(graded, ensure_ascii=False, indent=1) + "\n")
     return folder
 
 
@@ -98,8 +102,21 @@ def _exporter(course):
     return exporter
 
 
-def _with_language(page):
-    return page.replace("<html>", '<html lang="en">', 1)
+def readable(text: str) -> str:
+    """nbgrader's page for everybody: its language and its main part are said, its headings stand in order
+    below one of the first level, tables say what heads what, links are seen without colour, and no output
+    has to be scrolled sideways.
+    """
+    text = text.replace("<html>", '<html lang="en">', 1).replace("</head>", f"{_STYLE}</head>", 1)
+    text = text.replace("<main", "<div").replace("</main>", "</div>")  # the template's, of a part of the page
+    text = text.replace("<body>", "<body><main>", 1).replace("</body>", "</main></body>", 1)
+    for name in ("notebook", "notebook-container"):  # both of its templates have them
+        text = text.replace(f' id="{name}"', "", 1)
+    text = re.sub(r"<h4>(.*?)</h4>", r'<p class="h4">\1</p>', text, count=1, flags=re.S)  # the template's own
+    text = re.sub(r'<a class="anchor-link".*?</a>', "", text)
+    before, title, after = text.partition("</h1>")
+    after = re.sub(r"<(/?)h([1-5])\b", lambda match: f"<{match[1]}h{int(match[2]) + 1}", after)
+    return re.sub(r"<th(?=[\s>])", '<th scope="col"', before + title + after)
 
 
 def _graded(course, lesson, result: Result) -> dict | None:
@@ -235,8 +252,8 @@ def _row(check):
     )
     points = "waits" if check["score"] is None else f"{check['score']:g}"
     symbol = SYMBOLS.get(check["outcome"], "✗")
-    message = check["message"].partition("\n")[2] if check["message"].startswith(HEADS) else check["message"]
-    cells = (name, f"{symbol} {check['outcome']}", f"{points} / {check['points']:g}", _md(message))
+    said = _md(without_head(check["message"]))
+    cells = (name, f"{symbol} {check['outcome']}", f"{points} / {check['points']:g}", said)
     return f"| {' | '.join(cells)} |"
 
 
@@ -252,9 +269,3 @@ def _duration(seconds):
             count = int(seconds // size)
             return f"{count} {unit}{'s' if count > 1 else ''}"
     return "less than a minute"
-
-
-def _write(path, text):
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)

@@ -75,6 +75,7 @@ class Page(HTMLParser):
         found = [f"a heading of level {level} stands below none of level {level - 1}" for level in skips]
         found += [] if levels.count(1) == 1 else [f"{levels.count(1)} headings of the first level"]
         found += [] if self.attributes("html")[0].get("lang") else ["the language is not said"]
+        found += [] if len(self.attributes("main")) == 1 else ["no main part, or more than one"]
         found += [] if self.attributes("title") else ["no title"]
         found += [
             "an image without words" for image in self.attributes("img") if not image.get("alt", "").strip()

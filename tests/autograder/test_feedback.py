@@ -9,10 +9,11 @@ import pytest
 from courses import copy_of_fixture
 from nbformat.v4 import new_code_cell, new_output
 from nbgrader.api import Gradebook
+from outcomes import Page
 
 from autograder.build import HIDDEN, build
 from autograder.engine import RIGHT, WRONG, Check, Result
-from autograder.feedback import conceal, feedback
+from autograder.feedback import conceal, feedback, readable
 from autograder.grade import grade
 from autograder.leaks import leaks
 
@@ -119,7 +120,7 @@ def test_nothing_leaks(course):
             data(course, student)
         )
         assert "hidden_determinant" not in text
-        assert "Traceback" not in text
+        assert set(re.findall(r'File "<(\w+)', text)) <= {"cell"}  # tracebacks are of the student's own cells
     hidden = [check for check in data(course, "thief")["checks"] if check["hidden"]]
     assert hidden[0]["outcome"] == "not right yet"
     # The student's function printed each input that it got, those of the public test and the hidden ones.
@@ -159,6 +160,35 @@ def test_students_text_is_no_markup(course):
     assert not re.search(r"<script[^>]*>\s*alert", body)
     assert not re.search(r"<img[^>]*onerror", body)
     assert '<html lang="en">' in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("student", ["thief", "script", "lost"])
+def test_the_page_reads_without_eyes_or_colours(course, student):
+    found = Page(page(course, student))
+    assert found.barriers() == []
+    assert found.headings[:2] == ["Triangles: your feedback", "Triangles"]
+    symbols = re.findall(r"([✓✗…]) (right|not|error|graded)", html.unescape(page(course, student)))
+    assert len(symbols) == 5  # the outcome of each check, in a sign and in words
+
+
+NBGRADERS = """\
+<html><head></head><body><h4>triangles (Score: 1)</h4><div id="notebook"><main><div id="notebook">
+<h1>Yours<a class="anchor-link" href="#a">¶</a></h1><h1>Lesson</h1><h2>Part</h2>
+<table><thead><tr><th style="x">a</th></tr></thead></table></div></main></div></body></html>"""
+
+
+def test_nbgraders_page_is_made_readable():
+    assert Page(NBGRADERS).barriers() != []
+    found = Page(readable(NBGRADERS.replace("<head>", "<head><title>t</title>")))
+    assert found.barriers() == []
+    assert found.headings == ["Yours", "Lesson", "Part"]
+    assert [tag for tag, _ in found.elements if tag in ("main", "h1", "h2", "h3")] == [
+        "main",
+        "h1",
+        "h2",
+        "h3",
+    ]
 
 
 @pytest.mark.slow
