@@ -1,5 +1,6 @@
 """JupyterLab for browser tests: one server and one browser a session."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,21 @@ def artefacts():
     """The folder of screenshots."""
     ARTEFACTS.mkdir(exist_ok=True)
     return ARTEFACTS
+
+
+@pytest.fixture
+def opened(lab, artefacts):
+    """Opens a copy of a notebook under a name of its own; its last state is kept as a picture."""
+    from lesson_pages import LessonPage
+
+    pages = {}
+
+    def open_copy(path, name):
+        shutil.copy(path, lab.folder / f"{name}.ipynb")
+        pages[name] = lab.open(f"{name}.ipynb")
+        return LessonPage(pages[name], path)
+
+    yield open_copy
+    for name, page in pages.items():
+        page.screenshot(path=artefacts / f"{name}-end.png")
+        page.close()
