@@ -121,6 +121,16 @@ def trace(x, mu, s):
 
 @wrong(
     "autoregressive_log_prob",
+    "Your determinant is right until the scales are large: a product of many small numbers is zero for the computer, and one of "
+    "many large ones infinite. What does the logarithm make of a product, before it is computed?",
+)
+def log_of_the_product(x, mu, s):
+    z = (x - mu) * torch.exp(-s)
+    return -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1) + torch.exp(-s).prod(-1).log()
+
+
+@wrong(
+    "autoregressive_log_prob",
     "You have the log-density of each conditional, D numbers for each point. The density is their product: what becomes of the logarithms?",
 )
 def one_for_each_dimension(x, mu, s):
@@ -313,7 +323,7 @@ def inputs_in_the_natural_order(order, hidden):
 
 @wrong(
     "made_masks",
-    "Each output reads its own variable: a unit that knows the first k variables feeds the output in place k. Which comparison should the last mask make?",
+    "Outputs read their own variables: a unit that knows the first k variables feeds the output in place k. Which comparison should the last mask make?",
 )
 def last_mask_not_strict(order, hidden):
     D = len(order)
@@ -459,6 +469,42 @@ def own_variable_allowed(jacobians, order):
 def what_is_allowed(jacobians, order):
     place = torch.argsort(torch.tensor(order))
     return (jacobians != 0).any(0) & (place[:, None] > place)
+
+
+@wrong(
+    "find_leaks",
+    "You list what may be read, and each variable's reading of itself. What may not be read?",
+)
+def comparison_reversed(jacobians, order):
+    place = torch.argsort(torch.tensor(order))
+    return (jacobians != 0).any(0) & (place[:, None] >= place)
+
+
+@wrong(
+    "find_leaks",
+    "True stands wherever the order forbids to read, whether anything is read there or not. What do the Jacobians say?",
+)
+def all_that_is_forbidden(jacobians, order):
+    place = torch.argsort(torch.tensor(order))
+    return place[:, None] <= place
+
+
+@wrong(
+    "find_leaks",
+    "True stands wherever the order allows to read. Which entries does it not allow, and at which of them do the Jacobians show a number?",
+)
+def all_that_is_allowed(jacobians, order):
+    place = torch.argsort(torch.tensor(order))
+    return place[:, None] > place
+
+
+@wrong(
+    "find_leaks",
+    "Your rows and columns follow the order. In the answer, i and j of [i, j] are dimensions: where does your first row belong?",
+)
+def rows_in_the_order(jacobians, order):
+    index = torch.tensor(order)
+    return (jacobians != 0).any(0)[index][:, index].triu()
 
 
 @wrong(
@@ -1139,16 +1185,18 @@ def with_gradients_by_hand(nets, data, steps, rate):
     return [[(m, W.detach(), b.detach()) for m, W, b in net] for net in stack]
 
 
-def mean_loss(returned, data, of_the_data=False, last_only=False):
+def mean_loss(returned, data, of_the_data=False, last_only=False, anew=False):
     """The mean negative log-likelihood, in nats, of the stack as it is, or as a slip has it.
 
-    of_the_data: all its networks read the data; last_only: the log-det is that of the last layer.
+    of_the_data: all its networks read the data; last_only: the log-det is that of the last layer;
+    anew: every layer starts from the data again, and z is what the last one makes of them.
     """
     x, total = data, 0
     with torch.no_grad():
         for net in returned:
-            mu, s = conditioner(data if of_the_data else x, net)
-            x, total = (x - mu) * torch.exp(-s), (0 if last_only else total) - s.sum(-1)
+            mu, s = conditioner(data if of_the_data or anew else x, net)
+            x = ((data if anew else x) - mu) * torch.exp(-s)
+            total = (0 if last_only else total) - s.sum(-1)
         return (0.5 * x.square().sum(-1) + math.log(2 * math.pi) * x.shape[-1] / 2 - total).mean().item()
 
 
@@ -1156,6 +1204,20 @@ def gaussian_entropy(data):
     """The entropy of the Gaussian with the data's covariance: a banana that is fitted lies half a nat below."""
     D = data.shape[-1]
     return 0.5 * (D * math.log(2 * math.pi * math.e) + torch.logdet(torch.cov(data.T)).item())
+
+
+def fits(returned, data):
+    """Whether the stack has learned the banana."""
+    return mean_loss(returned, data) < gaussian_entropy(data) - 0.4
+
+
+def beyond_one_layer(slip):
+    """when= of a slip that one layer cannot show: all stacks of one layer have been fitted, and the slip is seen in others."""
+
+    def when(returned, nets, data, steps, rate):
+        return steps > 0 and (fits(returned, data) if len(nets) == 1 else slip(returned, nets, data))
+
+    return when
 
 
 def spread(returned, data):
@@ -1213,10 +1275,10 @@ def log_det_forgotten(nets, data, steps, rate):
 @wrong(
     "fit_mafs",
     "Only one of your layers has learned; the others came back as they were. Which weights does your optimizer hold?",
-    when=lambda returned, nets, data, steps, rate: (
-        steps > 0
-        and len(nets) > 1
-        and sum(not same_weights(returned[k : k + 1], nets[k : k + 1]) for k in range(len(nets))) == 1
+    when=beyond_one_layer(
+        lambda returned, nets, data: (
+            sum(not same_weights(returned[k : k + 1], nets[k : k + 1]) for k in range(len(nets))) == 1
+        )
     ),
 )
 def first_layer_only(nets, data, steps, rate):
@@ -1260,11 +1322,11 @@ def uphill(nets, data, steps, rate):
 
 @wrong(
     "fit_mafs",
-    "With two layers your loss counts the log-determinant of the last one alone, and the first shrinks the data for nothing. Do log-determinants add up in your loop?",
-    when=lambda returned, nets, data, steps, rate: (
-        steps > 0
-        and len(nets) > 1
-        and mean_loss(returned, data, last_only=True) < mean_loss(returned, data) - 1.5
+    "One layer is right. With more, your loss counts the log-determinant of the last one alone, and the first shrinks the data for nothing. Do log-determinants add up in your loop?",
+    when=beyond_one_layer(
+        lambda returned, nets, data: (
+            mean_loss(returned, data, last_only=True) < mean_loss(returned, data) - 1.5
+        )
     ),
 )
 def last_log_det_only(nets, data, steps, rate):
@@ -1286,12 +1348,11 @@ def last_log_det_only(nets, data, steps, rate):
 
 @wrong(
     "fit_mafs",
-    "One layer is right. With two, your loss falls for the stack taken from its last layer to its first. Which layer meets the data first?",
-    when=lambda returned, nets, data, steps, rate: (
-        steps > 0
-        and len(nets) > 1
-        and mean_loss(returned[::-1], data)
-        < min(gaussian_entropy(data) - 0.4, mean_loss(returned, data) - 0.05)
+    "One layer is right. With more, your loss falls for the stack taken from its last layer to its first. Which layer meets the data first?",
+    when=beyond_one_layer(
+        lambda returned, nets, data: (
+            fits(returned[::-1], data) and mean_loss(returned[::-1], data) < mean_loss(returned, data) - 0.05
+        )
     ),
 )
 def layers_in_reverse(nets, data, steps, rate):
@@ -1313,11 +1374,11 @@ def layers_in_reverse(nets, data, steps, rate):
 
 @wrong(
     "fit_mafs",
-    "One layer is right. With two, your loss falls for a map whose networks all read the data itself. The second layer does not see the data: what does it see?",
-    when=lambda returned, nets, data, steps, rate: (
-        steps > 0
-        and len(nets) > 1
-        and mean_loss(returned, data, of_the_data=True) < mean_loss(returned, data) - 0.05
+    "One layer is right. With more, your loss falls for a map whose networks all read the data itself. The second layer does not see the data: what does it see?",
+    when=beyond_one_layer(
+        lambda returned, nets, data: (
+            mean_loss(returned, data, of_the_data=True) < mean_loss(returned, data) - 0.05
+        )
     ),
 )
 def layers_see_the_data(nets, data, steps, rate):
@@ -1336,6 +1397,52 @@ def layers_see_the_data(nets, data, steps, rate):
         loss.backward()
         optimizer.step()
     return [[(m, W.detach(), b.detach()) for m, W, b in net] for net in stack]
+
+
+@wrong(
+    "fit_mafs",
+    "One layer is right. With more, your loss counts both log-determinants, and z is what the last layer alone makes of the data. What does your second layer read?",
+    when=beyond_one_layer(
+        lambda returned, nets, data: mean_loss(returned, data, anew=True) < gaussian_entropy(data) - 1.5
+    ),
+)
+def x_not_updated(nets, data, steps, rate):
+    stack = [[(m, W.clone().requires_grad_(), b.clone().requires_grad_()) for m, W, b in net] for net in nets]
+    optimizer = torch.optim.Adam([w for net in stack for _, *pair in net for w in pair], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
+        x, total = data[torch.randint(len(data), (256,), generator=generator)], 0
+        for net in stack:
+            mu, s = conditioner(x, net)
+            z, total = (x - mu) * torch.exp(-s), total - s.sum(-1)
+        loss = (0.5 * z.square().sum(-1) - total).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return [[(m, W.detach(), b.detach()) for m, W, b in net] for net in stack]
+
+
+@wrong(
+    "fit_mafs",
+    "The weights that came back still ask for gradients. Which helper of the first cell returns plain tensors?",
+    when=lambda returned, *given: any(w.requires_grad for net in returned for _, *pair in net for w in pair),
+)
+def still_asking_for_gradients(nets, data, steps, rate):
+    stack = [[(m, W.clone().requires_grad_(), b.clone().requires_grad_()) for m, W, b in net] for net in nets]
+    optimizer = torch.optim.Adam([w for net in stack for _, *pair in net for w in pair], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
+        x, total = data[torch.randint(len(data), (256,), generator=generator)], 0
+        for net in stack:
+            mu, s = conditioner(x, net)
+            x, total = (x - mu) * torch.exp(-s), total - s.sum(-1)
+        loss = (0.5 * x.square().sum(-1) - total).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return stack
 
 
 @wrong(
