@@ -1,5 +1,7 @@
 """A scene as an image, for pages that no kernel stands behind."""
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Polygon, Rectangle
@@ -27,9 +29,20 @@ def still(scene: Scene) -> str:
         ax.set_aspect("equal" if panel.equal else "auto")
         if not panel.frame:
             ax.set_axis_off()
-        if any(layer["label"] for layer in panel.layers):
-            ax.legend()
+        _legend(ax, words["title"])
     return plots.html(fig, alt=scene.summary, caption=scene.summary, dpi=120)
+
+
+def _legend(ax: Axes, title: str) -> None:
+    """The labels in rows between title and panel, as on the canvas: there they cover nothing."""
+    labels = ax.get_legend_handles_labels()[1]
+    if not labels:
+        return
+    columns = 2 if max(map(len, labels)) < 24 else 1
+    ax.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False, fontsize=9, borderpad=0.2
+    )
+    ax.set_title(title, pad=6 + 16 * math.ceil(len(labels) / columns))
 
 
 def _curve(ax: Axes, layer: dict, arrays: dict[str, np.ndarray]) -> None:

@@ -14,6 +14,7 @@ from traitlets import TraitError
 
 from flowkit.lab.colours import rgba
 from flowkit.lab.scene import Scene
+from flowkit.lab.still import still
 from flowkit.lab.widgets import choice, play, predict, slider
 
 
@@ -279,6 +280,22 @@ def test_later_layers_cover_earlier_ones_in_a_still_too():
     middle = len(row) // 2
     assert row[middle - 3 : middle + 3].min() > 0.9
     assert row[len(row) // 4] < 0.1
+
+
+@pytest.mark.parametrize("words", [["p", "q", "r"], ["a label that is longer than half of the panel"] * 2])
+def test_the_legend_of_a_still_covers_neither_panel_nor_title(words, monkeypatch):
+    figures = []
+    monkeypatch.setattr("flowkit.lab.plots.html", lambda fig, **_: figures.append(fig) or "")
+    scene = Scene()
+    scene.axes(title="title")
+    for k, label in enumerate(words):
+        scene.curve([0, 1], [k, k + 1], label=label)
+    still(scene)
+    figures[0].draw_without_rendering()
+    (ax,) = figures[0].axes
+    legend, title = ax.get_legend().get_window_extent(), ax.title.get_window_extent()
+    assert ax.bbox.y1 <= legend.y0 + 1
+    assert legend.y1 <= title.y0 + 1
 
 
 def test_a_draw_that_fails_at_once_still_makes_a_widget_that_says_so():
