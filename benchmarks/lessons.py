@@ -16,16 +16,21 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "lessons.json"
 SECONDS, MEGABYTES = 90, 1200
 
-
-# Runs the lesson, and ends with the peak of its own memory: the parent would see its own share in it.
-RUN = """
-import resource, runpy, sys
-runpy.run_path(sys.argv[1], run_name="__main__")
+# The peak of a process's own memory, in MB: its parent would see the parent's share in it.
+PEAK = """
+import resource
 try:
     peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
 except OSError:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2  # macOS counts bytes
-print(f"\\npeak {peak:.0f}", file=sys.__stderr__)
+"""
+
+# Runs the lesson, and ends with that.
+RUN = f"""
+import runpy, sys
+runpy.run_path(sys.argv[1], run_name="__main__")
+{PEAK}
+print(f"\\npeak {{peak:.0f}}", file=sys.__stderr__)
 """
 
 
