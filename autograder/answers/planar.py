@@ -127,6 +127,16 @@ def as_if_diagonal(z, w, u, b):
     return z + h[..., None] * u, torch.log(torch.abs(1 + (1 - h**2)[..., None] * (w * u))).sum(-1)
 
 
+@wrong(
+    "planar_layer",
+    "Your log-determinant is the same at every point. Does the layer stretch alike at the hyperplane and far away?",
+    "What is the derivative of u tanh(a) with respect to z? a depends on z as well.",
+)
+def slope_forgotten(z, w, u, b):
+    moved = z + torch.tanh(z @ w + b)[..., None] * u
+    return moved, torch.log(torch.abs(1 + w @ u)).expand(z.shape[:-1]).clone()
+
+
 # constrain: u^ with w.u^ = softplus(w.u) - 1, changed along w alone.
 
 
@@ -447,6 +457,20 @@ def too_few_halvings(y, w, u, b):
     return y - torch.tanh(a)[..., None] * u
 
 
+@wrong(
+    "planar_inverse",
+    "You took away a times u: the root itself. Which function of a did the layer put before u?",
+)
+def root_for_its_tanh(y, w, u, b):
+    s, c = y @ w + b, w @ u
+    low, high = s - c.abs(), s + c.abs()
+    for _ in range(60):
+        a = (low + high) / 2
+        below = a + c * torch.tanh(a) < s
+        low, high = torch.where(below, a, low), torch.where(below, high, a)
+    return y - a[..., None] * u
+
+
 # radial_layer: D - 1 factors across, one along.
 
 
@@ -492,6 +516,18 @@ def h_that_rises(z, z0, alpha, beta):
     r = y.norm(dim=-1)
     h = 1 / (alpha + r)
     log_det = (z.shape[-1] - 1) * torch.log(1 + beta * h) + torch.log(1 + beta * h + beta * r * h**2)
+    return z + (beta * h)[..., None] * y, log_det
+
+
+@wrong(
+    "radial_layer",
+    "You count one direction across y, and D - 1 along it. In how many directions does an arrow point?",
+)
+def exponents_exchanged(z, z0, alpha, beta):
+    y = z - z0
+    r = y.norm(dim=-1)
+    h = 1 / (alpha + r)
+    log_det = torch.log(1 + beta * h) + (z.shape[-1] - 1) * torch.log(1 + beta * h - beta * r * h**2)
     return z + (beta * h)[..., None] * y, log_det
 
 
@@ -654,6 +690,7 @@ def diagonal_for_all(z, Q, R, S, b, way):
 @wrong(
     "sylvester_log_det",
     "Where Q is not orthonormal, your diagonal agrees with the other two: it has looked at Q'Q. The third way is to believe, and to be cheap.",
+    "Which of Q, R and S may the third way use?",
 )
 def small_for_the_diagonal(z, Q, R, S, b, way):
     slope = 1 - torch.tanh(z @ Q @ S.T + b) ** 2
@@ -762,6 +799,97 @@ def small_that_believes(z, Q, R, S, b, way):
         matrix = torch.eye(len(b)).to(z) + slope[..., None] * (S @ R)
     else:
         matrix = torch.eye(len(Q)).to(z) + ((Q @ R) * slope[..., None, :]) @ (S @ Q.T)
+    return torch.linalg.slogdet(matrix).logabsdet
+
+
+@wrong(
+    "sylvester_log_det",
+    "Where the columns of Q are orthonormal your small matrix has the right determinant by luck: R S and S R have one diagonal. Where they are not, R Q'Q S has another one. With A = Q R and B = S Q', which product is B A?",
+)
+def a_and_b_exchanged(z, Q, R, S, b, way):
+    slope = 1 - torch.tanh(z @ Q @ S.T + b) ** 2
+    if way == "diagonal":
+        return torch.log(torch.abs(1 + slope * R.diagonal() * S.diagonal())).sum(-1)
+    if way == "small":
+        matrix = torch.eye(len(b)).to(z) + slope[..., None] * (R @ Q.T @ Q @ S)
+    else:
+        matrix = torch.eye(len(Q)).to(z) + ((Q @ R) * slope[..., None, :]) @ (S @ Q.T)
+    return torch.linalg.slogdet(matrix).logabsdet
+
+
+@wrong(
+    "sylvester_log_det",
+    "Your diagonal uses Q: where the columns of Q are not orthonormal it sees that, and the third way believes Q'Q = I. What is the diagonal of S R, from R and S alone?",
+)
+def diagonal_that_looks_at_q(z, Q, R, S, b, way):
+    slope = 1 - torch.tanh(z @ Q @ S.T + b) ** 2
+    if way == "diagonal":
+        return torch.log(torch.abs(1 + slope * (S @ Q.T @ Q @ R).diagonal())).sum(-1)
+    if way == "small":
+        matrix = torch.eye(len(b)).to(z) + slope[..., None] * (S @ Q.T @ Q @ R)
+    else:
+        matrix = torch.eye(len(Q)).to(z) + ((Q @ R) * slope[..., None, :]) @ (S @ Q.T)
+    return torch.linalg.slogdet(matrix).logabsdet
+
+
+def only_wrong_by(way):
+    """Whether numbers of the right shape came back, and all are right but those of one way."""
+
+    def judge(returned, *given):
+        right_ones = with_einsum(*given)
+        if returned.shape != right_ones.shape or not returned.isfinite().all():
+            return False
+        return given[-1] == way or torch.allclose(returned, right_ones, rtol=1e-4, atol=1e-5)
+
+    return judge
+
+
+@wrong(
+    "sylvester_log_det",
+    "Your large and small matrices are right, for every Q. The diagonal is not: I + Lambda S R is triangular, so its determinant is the product of its diagonal. What stands at place i of it?",
+    "Write the case M = 1 out: all of R, S and Lambda are numbers then.",
+    when=only_wrong_by("diagonal"),
+)
+def factors_added(z, Q, R, S, b, way):
+    slope = 1 - torch.tanh(z @ Q @ S.T + b) ** 2
+    if way == "diagonal":
+        return torch.log(torch.abs(1 + slope * (R.diagonal() + S.diagonal()))).sum(-1)
+    if way == "small":
+        matrix = torch.eye(len(b)).to(z) + slope[..., None] * (S @ Q.T @ Q @ R)
+    else:
+        matrix = torch.eye(len(Q)).to(z) + ((Q @ R) * slope[..., None, :]) @ (S @ Q.T)
+    return torch.linalg.slogdet(matrix).logabsdet
+
+
+@wrong(
+    "sylvester_log_det",
+    "Your large matrix and your diagonal are right. The small one is not: it is I + Lambda B A, of size M. In which order do its factors stand, and what does Lambda multiply: rows or columns?",
+    when=only_wrong_by("small"),
+)
+def factors_of_the_small_exchanged(z, Q, R, S, b, way):
+    slope = 1 - torch.tanh(z @ Q @ S.T + b) ** 2
+    if way == "diagonal":
+        return torch.log(torch.abs(1 + slope * R.diagonal() * S.diagonal())).sum(-1)
+    if way == "small":
+        matrix = torch.eye(len(b)).to(z) + slope[..., None] * (R.T @ Q.T @ Q @ S)
+    else:
+        matrix = torch.eye(len(Q)).to(z) + ((Q @ R) * slope[..., None, :]) @ (S @ Q.T)
+    return torch.linalg.slogdet(matrix).logabsdet
+
+
+@wrong(
+    "sylvester_log_det",
+    "Your small matrix and your diagonal are right. The large one is not: it is I + A Lambda B, of size D. With A = Q R, is it A's rows or its columns that Lambda multiplies, and what is B?",
+    when=only_wrong_by("large"),
+)
+def large_without_the_inner_factor(z, Q, R, S, b, way):
+    slope = 1 - torch.tanh(z @ Q @ S.T + b) ** 2
+    if way == "diagonal":
+        return torch.log(torch.abs(1 + slope * R.diagonal() * S.diagonal())).sum(-1)
+    if way == "small":
+        matrix = torch.eye(len(b)).to(z) + slope[..., None] * (S @ Q.T @ Q @ R)
+    else:
+        matrix = torch.eye(len(Q)).to(z) + ((Q @ R) * slope[..., None, :]) @ Q.T
     return torch.linalg.slogdet(matrix).logabsdet
 
 
@@ -927,9 +1055,26 @@ def is_scattered(returned, *given):
     return z.norm(dim=-1).mean() > 20 and z.mean(0).norm() <= 20
 
 
+def lies_too_far_out(returned, energy, *given):
+    """The arcs of U1 lie at 2.14 from the centre, on average."""
+    return energy == "U1" and 2.3 < pushed(returned)[0].norm(dim=-1).mean() < 4
+
+
 def is_on_one_arc(returned, energy, *given):
     right_side = (pushed(returned)[0][:, 0] > 0).float().mean()
     return energy == "U1" and not 0.05 < right_side < 0.95
+
+
+def records_gradients(returned, *given):
+    return any(part.requires_grad for part in returned)
+
+
+def is_always_u1(returned, energy, *given):
+    """Whichever energy was asked for, the KL to U1 is small."""
+    z0 = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(8))  # the draws of `pushed`
+    z, total = pushed(returned)
+    log_q = -0.5 * z0.square().sum(-1) - math.log(2 * math.pi) - total
+    return (log_q - ENERGIES["U1"].log_prob(z)).mean() < (0.25 if energy == "U1" else 1.5)
 
 
 def was_constrained(returned, energy, *given):
@@ -1091,8 +1236,34 @@ def every_layer_sees_z0(energy, layers, steps, rate):
 
 @wrong(
     "fit_energy",
-    "All draws end on one of the two arcs, the one that they started above: that costs log 2 = 0.69 at least. What lets q find the other arc before it sharpens, and when is it at work in your loop?",
-    "Print beta and the standard deviation of z_1 every 20 steps. q should grow wide first.",
+    "Your draws lie too far out: on average more than 2.3 from the centre, where the arcs are at 2.14. log q_0 belongs at the draw z_0, before the bends. At which z do you take it?",
+    when=lies_too_far_out,
+)
+def base_at_the_last_z(energy, layers, steps, rate):
+    w, u, b = (part.clone().requires_grad_() for part in layers)
+    optimizer = torch.optim.Adam([w, u, b], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
+        c = (w * u).sum(-1, keepdim=True)
+        bent = u + (F.softplus(c) - 1 - c) * w / w.square().sum(-1, keepdim=True)
+        z, total = torch.randn(256, 2, generator=generator), 0.0
+        for i in range(len(b)):
+            h = torch.tanh(z @ w[i] + b[i])
+            z, total = z + h[:, None] * bent[i], total + torch.log(1 + (1 - h * h) * (w[i] @ bent[i]))
+        loss = (
+            -0.5 * z.square().sum(-1) - total + min(1.0, 0.01 + 2 * k / steps) * ENERGIES[energy].potential(z)
+        ).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return w.detach(), u.detach(), b.detach()
+
+
+@wrong(
+    "fit_energy",
+    "Nearly all draws end on one of the two arcs. What lets q find the other one before it sharpens: when is beta small in your loop, and which of the three terms does it multiply?",
+    "A beta that multiplies all three terms is only a step size. Which one should it make faint? Print beta and the standard deviation of z_1 every 20 steps: q should grow wide first.",
     when=is_on_one_arc,
 )
 def not_annealed(energy, layers, steps, rate):
@@ -1117,6 +1288,7 @@ def not_annealed(energy, layers, steps, rate):
 @wrong(
     "fit_energy",
     "The layers that came back fit much better if their u is used as it is than if it goes through constrain first, as it should. Which u bends points in your loop, and which one do you return?",
+    "Whoever gets your layers will constrain them again. Which tensor does Adam move: u, or u^?",
     when=was_constrained,
 )
 def returns_the_constrained_u(energy, layers, steps, rate):
@@ -1136,3 +1308,51 @@ def returns_the_constrained_u(energy, layers, steps, rate):
         loss.backward()
         optimizer.step()
     return w.detach(), bent.detach(), b.detach()
+
+
+@wrong(
+    "fit_energy",
+    "The tensors that came back still record gradients. Which method cuts a tensor off from its graph?",
+    when=records_gradients,
+)
+def not_detached(energy, layers, steps, rate):
+    w, u, b = (part.clone().requires_grad_() for part in layers)
+    optimizer = torch.optim.Adam([w, u, b], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
+        c = (w * u).sum(-1, keepdim=True)
+        bent = u + (F.softplus(c) - 1 - c) * w / w.square().sum(-1, keepdim=True)
+        z, total = torch.randn(256, 2, generator=generator), 0.0
+        for i in range(len(b)):
+            h = torch.tanh(z @ w[i] + b[i])
+            z, total = z + h[:, None] * bent[i], total + torch.log(1 + (1 - h * h) * (w[i] @ bent[i]))
+        loss = (-total + min(1.0, 0.01 + 2 * k / steps) * ENERGIES[energy].potential(z)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return w, u, b
+
+
+@wrong(
+    "fit_energy",
+    "Asked for U2, your draws settle where U1 is low. Where does your loop use `energy`?",
+    when=is_always_u1,
+)
+def always_u1(energy, layers, steps, rate):
+    w, u, b = (part.clone().requires_grad_() for part in layers)
+    optimizer = torch.optim.Adam([w, u, b], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
+        c = (w * u).sum(-1, keepdim=True)
+        bent = u + (F.softplus(c) - 1 - c) * w / w.square().sum(-1, keepdim=True)
+        z, total = torch.randn(256, 2, generator=generator), 0.0
+        for i in range(len(b)):
+            h = torch.tanh(z @ w[i] + b[i])
+            z, total = z + h[:, None] * bent[i], total + torch.log(1 + (1 - h * h) * (w[i] @ bent[i]))
+        loss = (-total + min(1.0, 0.01 + 2 * k / steps) * ENERGIES["U1"].potential(z)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return w.detach(), u.detach(), b.detach()
