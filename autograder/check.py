@@ -8,6 +8,7 @@ displayed; the others raise an AssertionError whose text is the message. In a no
 message too: no line of the test is shown.
 """
 
+import builtins
 import contextlib
 import dis
 import hashlib
@@ -440,13 +441,13 @@ def _outcome_of_error(
     exercise: str, error: BaseException, answer: _Answer, trial: Trial
 ) -> tuple[type[Outcome], Finding]:
     name = _name(exercise)
-    kind = error.kind if isinstance(error, StudentError) else type(error).__name__
+    kind, text = _told(error)
     if kind == "NotImplementedError":
-        said = f" It says: {error}." if str(error) else ""
+        said = f" It says: {text}." if text else ""
         return NotAttempted, Finding(
             "stub", (f"{name} is still to be written: it raises NotImplementedError.{said}",)
         )
-    lines = [f"{name} raised {kind}: {error}" if str(error) else f"{name} raised {kind}."]
+    lines = [f"{name} raised {kind}: {text}" if text else f"{name} raised {kind}."]
     where = (error.line, error.text) if isinstance(error, StudentError) else _own_line(error, answer)
     if where and where[0] is not None:
         lines.append(f"Your line {where[0]}:  {where[1].strip()}")
@@ -462,7 +463,15 @@ def _outcome_of_error(
         lines[0] = f"{name} calls exit(): a function ends with return."
     if trial.call:
         lines.append(f"The input was {trial.call}.")
-    return ErrorInYourCode, Finding(f"error:{kind}", ("\n".join(lines), _more_about(kind, str(error))))
+    return ErrorInYourCode, Finding(f"error:{kind}", ("\n".join(lines), _more_about(kind, text)))
+
+
+def _told(error: BaseException) -> tuple[str, str]:
+    """Kind and text of what the student's code raised. In a hidden test both could carry its inputs out."""
+    kind = error.kind if isinstance(error, StudentError) else type(error).__name__
+    if not os.environ.get(HIDDEN):
+        return kind, str(error)
+    return kind if hasattr(builtins, kind) else "an exception of its own", ""
 
 
 def _more_about(kind: str, said: str) -> str:

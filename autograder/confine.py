@@ -13,6 +13,7 @@ from autograder import landlock, linux, seccomp
 
 WORK = "/tmp"  # at tier 3: where the student's code may write, in memory
 MOST_FILES = 4096
+MOST_THREADS = 32
 
 
 def require_one_thread() -> None:
@@ -57,6 +58,8 @@ def confine(settings: dict) -> None:
         _own_files(limits["disk"])
     os.chdir(settings["work"])
     _limit(limits)
+    if settings["tier"] == 3:  # counted in its own user namespace; elsewhere it counts all that the user runs
+        resource.setrlimit(resource.RLIMIT_NPROC, (MOST_THREADS, MOST_THREADS))
     if settings["tier"] >= 2:
         with contextlib.suppress(OSError):  # nothing to give up
             linux.drop_capabilities()

@@ -274,7 +274,8 @@ def _not_finite(name: str, trials: list[Trial]) -> Finding | None:
     first += (
         " Which step overflows, divides by zero, or takes the logarithm of something that is not positive?"
     )
-    said = f"Python warned: {trial.warnings[0]}. " if trial.warnings else ""
+    warned = trial.warnings and not os.environ.get(HIDDEN)  # a warning's text could carry the inputs out
+    said = f"Python warned: {trial.warnings[0]}. " if warned else ""
     more = (
         f"{said}The largest number that went in is {largest([*trial.args, *trial.kwargs.values()]):.3g}; exp"
         " overflows beyond 709 in float64 and 88 in float32. Is there a form of the formula that never leaves"

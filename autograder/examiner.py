@@ -48,14 +48,15 @@ def main(descriptor: int, settings: dict) -> None:
         confine.require_one_thread()
         wire.send(pipe, wire.pack({"ready": True}))
         while True:
-            request = wire.receive(pipe)
+            request = wire.unpack(wire.receive(pipe))
             child = os.fork()
             if child == 0:
-                _grade_in_child(pipe, wire.unpack(request), lesson, student, settings)
+                _grade_in_child(pipe, request, lesson, student, settings)
             status = os.waitpid(child, 0)[1]
             student.end()
             if status:
-                wire.send(pipe, wire.pack({"failure": "The examiner's process ended."}))
+                lost = {"failure": "The examiner's process ended.", "number": request["number"]}
+                wire.send(pipe, wire.pack(lost))
     except (wire.WireError, SandboxError):
         return
     finally:
@@ -70,7 +71,7 @@ def _grade_in_child(pipe, request, lesson, student, settings):
             answer = {"outputs": submission.grade(request["cells"])}
         except EngineFailure as error:
             answer = {"failure": str(error)}
-        wire.send(pipe, wire.pack(answer))
+        wire.send(pipe, wire.pack({**answer, "number": request["number"]}))
         status = 0
     finally:
         os._exit(status)
@@ -88,6 +89,7 @@ class Submission:
         self.in_process = settings["in_process"]
         self.process = None
         self.starts = 0
+        self.knows = False  # whether the process may have kept inputs of a hidden test
         self.done = []  # what a new process has to do again: cells, and imports of public tests
         self.namespace = {"__name__": "__main__", "__builtins__": __builtins__}
         self.theirs = set()  # names in it that are the student's
@@ -96,6 +98,8 @@ class Submission:
         for statement in lesson.imports:
             with contextlib.suppress(ImportError):
                 exec(statement, self.namespace)
+        for name in lesson.answers:
+            self.namespace.pop(name, None)
 
     def grade(self, cells: list[dict]) -> list[list[dict]]:
         """The outputs of the cells: each has a `source` to run, or is a `test` of that name."""
@@ -120,7 +124,7 @@ class Submission:
 
     def _announce(self, requests):
         """Lets the student's process go on while we look at what it has said; a new one is not hurried."""
-        if not self.in_process:
+        if requests and not self.in_process:
             with contextlib.suppress(remote.Gone):
                 process = self._living()
                 process.deadline = time.monotonic() + self.timeout
@@ -129,10 +133,20 @@ class Submission:
     def _run(self, cell):
         try:
             outputs = self._run_there(self._living(), cell)
+            if outputs and self._forget():
+                outputs = self._run_there(self._living(), cell)
         except remote.Gone as gone:
             return [self._lost(gone)]
         self.done.append(cell)
         return outputs
+
+    def _forget(self):
+        """Ends a process that could tell the inputs of a hidden test; False where there is none."""
+        if not self.knows:
+            return False
+        self._end()
+        self.starts -= 1  # it was no fault of the student's
+        return True
 
     def _run_there(self, process, cell):
         process.deadline = time.monotonic() + self.timeout
@@ -172,7 +186,7 @@ class Submission:
             self._run_there(process, step)
 
     def _end(self):
-        self.process = None
+        self.process, self.knows = None, False
         self.student.end()
 
     def _lost(self, gone):
@@ -187,7 +201,16 @@ class Submission:
         test = self.lesson.tests.get(name)
         if test is None:
             raise EngineFailure(f"The instructor's notebook has no test cell {name}. Run: autograder build")
-        return self._test_there(test) if self.in_process else self._test_here(test, coming)
+        if self.in_process:
+            return self._test_there(test)
+        outputs, told = self._test_here(test)
+        if told and not test.hidden and self._forget():
+            outputs, _ = self._test_here(test)
+        self.knows = self.process is not None and (self.knows or test.hidden)
+        imports = [] if test.hidden else test.imports
+        self._announce([remote.to_import(imports), *coming] if imports else coming)
+        self._import_there(imports)
+        return outputs
 
     def _test_there(self, test):
         """In the student's process, which is then told the seed too."""
@@ -198,7 +221,8 @@ class Submission:
         except remote.Gone as gone:
             return [self._lost(gone)]
 
-    def _test_here(self, test, coming):
+    def _test_here(self, test):
+        """The outputs, and whether there is in them what the student's process said."""
         printed = io.StringIO()
         os.environ[check.HIDDEN] = "1" if test.hidden else ""
         try:
@@ -214,16 +238,14 @@ class Submission:
                 exec(test.code, self.namespace)
             fault = None
         except remote.Gone as gone:
-            return [*_printed(printed.getvalue()), self._lost(gone)]
+            return [*_printed(printed.getvalue()), self._lost(gone)], False
         except _Stuck:
             raise EngineFailure(f"The test cell {test.name} did not end, by its own fault.") from None
         except BaseException as error:
             fault = self._fault(test, error)
         there = "" if test.hidden else self.process.printed
-        imports = [] if test.hidden else test.imports
-        self._announce([remote.to_import(imports), *coming] if imports else coming)
-        self._import_there(imports)
-        return [*_printed(there + printed.getvalue()), *([fault] if fault else [])]
+        outputs = [*_printed(there + printed.getvalue()), *([fault] if fault else [])]
+        return outputs, bool(there or fault)
 
     def _look(self, process, test):
         """Puts stand-ins for the student's names into the namespace, and takes away those that are gone."""

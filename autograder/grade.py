@@ -304,7 +304,7 @@ def _notebook_in(folder, lesson):
     """The submission's notebook: by its name, or else the only one there is."""
     path = folder / f"{lesson.topic}.ipynb"
     others = sorted(folder.glob("*.ipynb"))
-    if path.exists() or len(others) != 1:
+    if path.is_symlink() or path.exists() or len(others) != 1:
         return path, ()
     return others[0], (f"Your notebook was called {others[0].name}; it was taken for {path.name}.",)
 
@@ -313,7 +313,7 @@ def _bytes(path):
     """Enough of a file to know it by; of one that is too large to be read, its size."""
     from autograder.submission import LARGEST
 
-    if not path.is_file():
+    if path.is_symlink() or not path.is_file():
         return b""
     size = path.stat().st_size
     return path.read_bytes() if size <= LARGEST else str(size).encode()

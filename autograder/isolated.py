@@ -135,6 +135,7 @@ class _Examiner:
 
     def __init__(self, lesson, path, settings):
         self.lesson = lesson
+        self.asked = 0
         self.tests = read_lesson(path, lesson[1]).sources
         self.complaints = tempfile.TemporaryFile()  # noqa: SIM115
         self.pipe, far = socket.socketpair()
@@ -157,9 +158,14 @@ class _Examiner:
             raise EngineFailure(f"The examiner of {lesson[0]} did not start. {said}") from None
 
     def ask(self, request, seconds):
+        """The answer to this request. To an earlier one there may be two: its own, and that it was lost."""
         deadline = time.monotonic() + seconds
-        wire.send(self.pipe, wire.pack(request), deadline)
-        return wire.unpack(wire.receive(self.pipe, deadline))
+        self.asked += 1
+        wire.send(self.pipe, wire.pack({**request, "number": self.asked}), deadline)
+        while True:
+            answer = wire.unpack(wire.receive(self.pipe, deadline))
+            if answer["number"] == self.asked:
+                return answer
 
     def said(self):
         """The last that it wrote to stderr; it is ended for that."""

@@ -6,7 +6,7 @@ import dis
 import json
 import re
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autograder.build import HIDDEN as MARKERS
@@ -30,7 +30,8 @@ class Test:
 class Lesson:
     """tests by grade_id; imports: those statements of given cells that tests rely on.
 
-    modules: all that is imported; needed: what tests import, and those statements.
+    modules: all that is imported; needed: what tests import, and those statements. answers: names of
+    solution cells.
     """
 
     topic: str
@@ -38,12 +39,13 @@ class Lesson:
     imports: list[str]
     modules: list[str]
     needed: list[str]
+    answers: frozenset[str]
     sources: dict[str, str]  # of graded cells that students do not write, by grade_id
 
 
 def read_lesson(source: str | Path, topic: str) -> Lesson:
     """The lesson in an instructor's notebook. Raises SyntaxError for a test cell that is no Python."""
-    tests, imports, modules, needed, sources = {}, [], [], [], {}
+    tests, imports, modules, needed, answers, sources = {}, [], [], [], set(), {}
     for cell in json.loads(Path(source).read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] != "code":
             continue
@@ -57,11 +59,17 @@ def read_lesson(source: str | Path, topic: str) -> Lesson:
         elif not shown:
             statements = import_statements(text)
             imports += [] if settings.get("solution") else statements
+            answers |= {settings["grade_id"]} if settings.get("solution") else set()
             modules += _modules(statements)
     wanted = {"*"} | {name for test in tests.values() for name in test.names}
     imports = [statement for statement in imports if _bound(statement) & wanted]
     needed += _modules(imports)
-    return Lesson(topic, tests, imports, _once(modules + needed), _once(needed), sources)
+    ours = [*imports, *(statement for test in tests.values() for statement in test.imports)]
+    imported = {name for statement in ours for name in _bound(statement)} - answers
+    for name, test in tests.items():  # what we import is never taken from a student, who could have spoilt it
+        tests[name] = replace(test, names=[wanted for wanted in test.names if wanted not in imported])
+    answers = frozenset(answers)
+    return Lesson(topic, tests, imports, _once(modules + needed), _once(needed), answers, sources)
 
 
 def read_test(name: str, source: str) -> Test:

@@ -61,8 +61,15 @@ def _bytes(source):
     if isinstance(source, bytes):
         size, data = len(source), source
     else:
-        size = Path(source).stat().st_size
-        data = Path(source).read_bytes() if size <= LARGEST else b""
+        path = Path(source)
+        if path.is_symlink():
+            raise UnreadableSubmission("The file is a link to another one. Hand in the notebook itself.")
+        if path.is_dir():
+            raise UnreadableSubmission("The file is a folder. Hand in the notebook itself.")
+        size = path.stat().st_size
+        if not path.is_file():
+            raise UnreadableSubmission("What was handed in is not a file. Hand in the notebook itself.")
+        data = path.read_bytes() if size <= LARGEST else b""
     if size > LARGEST:
         raise UnreadableSubmission(
             f"The file has {size / 2**20:.0f} MB; the limit is {LARGEST // 2**20} MB. "
@@ -291,6 +298,10 @@ class _Mending:
                 self.notes.append(
                     f"Your answer to {name} stood in a cell of its own; it was put in its place."
                 )
+            elif not copies and (host := self._merged_into(released)):
+                self.chosen[i] = {**released, "source": f"# The answer stands in the cell of {host}."}
+                self.notes.append(f"Your answer to {name} stood in the cell of {host}; it was left there.")
+                return
             elif not copies:
                 self.notes.append(f"The cell of {name} was missing; the empty one was put back.")
             written = elsewhere
@@ -324,6 +335,14 @@ class _Mending:
             and _defines(cell["source"], names)
             and not _is_stub(cell["source"], released["source"])
         ]
+
+    def _merged_into(self, released):
+        """The name of an earlier answer whose cell defines this one too: the two cells were merged."""
+        if released["cell_type"] == "code" and _names(released):
+            for k, cell in self.chosen.items():
+                if cell["cell_type"] == "code" and _defines(cell["source"], _names(released)):
+                    return grade_id(self.release["cells"][k])
+        return None
 
     def _join_answer(self, i, written, released):
         source = "\n".join(self.cells[j]["source"] for j in written)
