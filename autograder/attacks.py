@@ -247,7 +247,7 @@ CHEATING = [
         pipe = socket.socket(fileno=os.dup(3))
         def forge(x):
             wire.send(pipe, wire.pack({"printed": "", "value": None, "error": None}))
-            time.sleep(5)
+            time.sleep(0.3)
         """,
         norm="norm = forge",
         double="double = forge",
@@ -473,7 +473,10 @@ ESCAPING = [
         deserves=FULL,
     ),
     _escape(
-        "a process is traced", "victim", "sandbox", "libc.ptrace(16, VICTIM, None, None); time.sleep(0.2)"
+        "a process is traced",
+        "victim",
+        "sandbox",
+        "libc.ptrace(16, VICTIM, None, None); time.sleep(0.2); libc.ptrace(8, VICTIM, None, None)",
     ),
     _escape("a process is slowed", "victim", "sandbox", "os.setpriority(os.PRIO_PROCESS, VICTIM, 9)"),
     _escape(
@@ -516,7 +519,7 @@ ESCAPING = [
     ),
 ]
 
-_HANG = "def double(x):\n    time.sleep(4)\n    return x"
+_HANG = "def double(x):\n    time.sleep(5)\n    return x"
 
 EXHAUSTING = [
     _exhaust(

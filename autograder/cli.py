@@ -87,13 +87,25 @@ def selfcheck(
     topics: Topics = None,
     course: CourseFolder = Path("course"),
     wrong_only: Annotated[bool, typer.Option("--wrong", help="Show only what is not as it must be.")] = False,
+    answers_only: Annotated[
+        bool, typer.Option("--answers", help="Only type answers in; let no hostile submissions loose.")
+    ] = False,
 ):
-    """Type every answer of the bank into its exercise, and see that each gets what it must."""
+    """Let hostile submissions loose on this machine's sandbox, and type every answer of the bank into its
+    exercise: nothing may get out, and each answer must get what it must. Run it before grading."""
     from rich.console import Console
 
+    from autograder import hostile
     from autograder.selfcheck import selfcheck, table
 
     console = Console(stderr=True)
+    safe = True
+    if not answers_only:
+        with console.status("Letting hostile submissions loose ...") as status:
+            safety = hostile.examine(lambda line: status.update(f"hostile: {line}"))
+        safe = safety.ok
+        for line in safety.lines():
+            say(line, style="green" if safe else "red", error=not safe)
     with console.status("Typing answers ...") as status:
         rows = selfcheck(
             Course(course),
@@ -105,7 +117,7 @@ def selfcheck(
     if shown:
         Console().print(table(shown))
     say(f"{len(rows)} answers, {len(wrong)} not as they must be.", style="red" if wrong else "green")
-    if wrong:
+    if wrong or not safe:
         raise typer.Exit(1)
 
 

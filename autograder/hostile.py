@@ -21,21 +21,24 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autograder import linux
-from autograder.attacks import ANSWERS, EFFECTS, FULL, PREAMBLE, Attack
+from autograder import doctor, linux
+from autograder.attacks import ANSWERS, ATTACKS, EFFECTS, FULL, PREAMBLE, Attack
 from autograder.engine import Engine, EngineFailure, Mended
 from autograder.sandbox import Limits
 
 LESSON, TOPIC = "00_hostile", "hostile"
-TIMEOUT = 1  # seconds a cell
-ALLOWED = 6  # seconds for a whole submission, whatever it does
+TIMEOUT = 2  # seconds a cell
+ALLOWED = 7  # seconds for a whole submission, whatever it does
 LIMITS = Limits(memory=256 * 2**20, cpu=20, disk=8 * 2**20, file=2 * 2**20, files=64)
 ROOMY = Limits(memory=8 * 2**30, cpu=100, disk=64 * 2**20, file=64 * 2**20, files=4096)
 MOST_MEMORY = 400 * 2**20  # bytes that a process may grow by before it counts as an effect
@@ -187,6 +190,11 @@ class Ground:
             return "failure", str(error)
         return [(c.grade_id, c.score, c.outcome, c.message) for c in checks], _shown(notebook)
 
+    def untouched_score(self, engine: Engine) -> float:
+        """What the release gets as it is."""
+        checks, _ = engine.grade(self._submission("empty", {}))
+        return sum(check.score or 0.0 for check in checks)
+
     def attack(self, engine: Engine, attack: Attack, honest: tuple) -> Outcome:
         """Lets an attack loose, and says what it did. honest: what the neighbour gets without it."""
         self._prepare()
@@ -228,9 +236,8 @@ class Ground:
             if parts.get(name):
                 cell["source"] = parts[name]
         first = next(i for i, cell in enumerate(notebook["cells"]) if cell["cell_type"] == "code") + 1
-        above = (
-            [self._facts() + PREAMBLE, parts.get("cell", "")] if student != "neighbour" else [parts["cell"]]
-        )
+        facts = [self._facts() + PREAMBLE] if student == "mallory" else []
+        above = [*facts, *filter(None, [parts.get("cell")])]
         notebook["cells"][first:first] = [_code(source, i) for i, source in enumerate(above)]
         if parts.get("after"):
             notebook["cells"].append(_code(parts["after"], 9))
@@ -309,20 +316,111 @@ class Ground:
 _SUBREAPER = 36
 
 
-def run(
-    ground: Ground,
-    engine: Engine,
-    attacks: list[Attack],
-    on_outcome: Callable[[Outcome], None] = lambda _: None,
-) -> Iterator[Outcome]:
-    """Lets the attacks loose one after another on one engine. Raises EngineFailure where it cannot grade."""
+def run(ground: Ground, engine: Engine, attacks: list[Attack]) -> Iterator[Outcome]:
+    """Lets the attacks loose one after another on one engine.
+
+    Raises EngineFailure where an honest submission does not get full marks, or an empty one gets any.
+    """
     honest = ground.neighbour(engine)
     if honest[0] == "failure" or sum(score for _, score, *_ in honest[0]) != FULL:
         raise EngineFailure(f"An honest submission did not get full marks: {honest}")
+    if (score := ground.untouched_score(engine)) != 0:
+        raise EngineFailure(f"An empty submission got {score:g} points.")
     for attack in attacks:
-        outcome = ground.attack(engine, attack, honest)
-        on_outcome(outcome)
-        yield outcome
+        yield ground.attack(engine, attack, honest)
+
+
+def engine_for(tier: int, source: Path, split: bool = True, limits: bool = True) -> Engine:
+    """An engine with the corpus's small limits. Without split or limits, a defence is off: for controls."""
+    made = doctor.engine_of(tier, in_process=not split)
+    return made(source, TIMEOUT if limits else 30, LIMITS if limits else ROOMY)
+
+
+@dataclass
+class Safety:
+    """Whether this machine is safe to grade on: the tier, what was let loose, and what speaks against it."""
+
+    tier: int
+    attacks: int
+    problems: list[str]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def lines(self) -> list[str]:
+        if self.ok:
+            return [f"{self.attacks} hostile submissions in tier {self.tier}: none had any effect."]
+        return ["This machine is NOT safe to grade on:", *self.problems]
+
+
+def examine(on_line: Callable[[str], None] = lambda line: None, jobs: int | None = None) -> Safety:
+    """Lets all attacks loose in the best tier of this machine, in `jobs` processes side by side.
+
+    An honest and an empty submission are graded first, and the watch is tried: two attacks that it must see,
+    because their defence is off. on_line is told of each attack.
+    """
+    tier = doctor.examine().tier
+    if tier == 0:
+        return Safety(0, 0, [NO_SANDBOX])
+    jobs = jobs or min(2, os.cpu_count() or 1)
+    with ThreadPoolExecutor(jobs) as pool:
+        shares = list(pool.map(lambda share: _in_a_process(tier, share, jobs, on_line), range(jobs)))
+    problems = [problem for share, _ in shares for problem in share]
+    return Safety(tier, sum(count for _, count in shares), problems)
+
+
+NO_SANDBOX = (
+    "It has no sandbox (tier 0): a submission would run with your rights, and no attack was let loose."
+    " `autograder doctor` says what is missing."
+)
+SEEN = {"numpy.allclose is always true": "split", "a file is written": "sandbox"}
+DONE = "that was all"
+
+
+def _in_a_process(tier, share, of, on_line):
+    """The problems that a share of the attacks made, and how many there were. Each has processes to watch."""
+    program = "import sys; from autograder import hostile; hostile.write_share(*map(int, sys.argv[1:]))"
+    command = [sys.executable, "-c", program, str(tier), str(share), str(of)]
+    problems, count, last = [], 0, None
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
+        for line in process.stdout:
+            last, problem = json.loads(line)
+            problems += [problem] if problem else []
+            count += last != DONE
+            on_line(last)
+    if last != DONE:
+        problems.append(f"The attacks ended early, with exit code {process.returncode}, after: {last}.")
+    return problems, count
+
+
+def write_share(tier: int, share: int, of: int) -> None:
+    """Lets every `of`-th attack loose, and writes for each its name and what is wrong, as JSON."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    promised = [attack for attack in ATTACKS if tier in attack.holds]
+    with Ground() as ground:
+        try:
+            if share == 0:
+                for problem in _unseen(ground):
+                    print(json.dumps([DONE, problem]), file=out)
+            with closing(engine_for(tier, ground.source)) as engine:
+                for outcome in run(ground, engine, promised[share::of]):
+                    problem = outcome.line() if outcome.effects else ""
+                    print(json.dumps([outcome.attack.name, problem]), file=out)
+            print(json.dumps([DONE, ""]), file=out)
+        except EngineFailure as error:
+            print(json.dumps([DONE, f"Grading failed: {error}"]), file=out)
+
+
+def _unseen(ground):
+    """The attacks without their defence that the watch does not see."""
+    for name, off in SEEN.items():
+        attack = next(attack for attack in ATTACKS if attack.name == name)
+        with closing(engine_for(0, ground.source, split=off != "split")) as engine:
+            (outcome,) = run(ground, engine, [attack])
+        if attack.effect not in outcome.effects:
+            yield f"The watch is blind: with its defence off, {attack.name!r} had no effect."
 
 
 def _code(source, number):

@@ -274,7 +274,7 @@ def test_the_command_tells_and_exits_with_1(tmp_path, monkeypatch):
         "empty cell",
         "syntax error",
     }
-    result = CliRunner().invoke(app, ["selfcheck", "--course", str(course.folder)])
+    result = CliRunner().invoke(app, ["selfcheck", "--answers", "--course", str(course.folder)])
     assert result.exit_code == 1
     assert "4 not as they must be" in result.output
     assert "Every answer, typed in" in result.output
