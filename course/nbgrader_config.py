@@ -15,6 +15,14 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 # Masters live elsewhere. A Python file beside a notebook is never part of a release: it may hold solutions.
 c.CourseDirectory.ignore = [".ipynb_checkpoints", "__pycache__", "*.pyc", "*.py"]
 
+# `nbgrader autograde` and formgrader's button run submissions as `autograder grade` does: in the sandbox.
+c.Autograde.autograde_preprocessors = [
+    "autograder.nbgrader_steps.Grade",
+    "nbgrader.preprocessors.SaveAutoGrades",
+    "nbgrader.preprocessors.AssignLatePenalties",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+
 # Cells that only show (figures, interactives) earn no points: grading skips them, as autograder does.
 c.ExecutePreprocessor.skip_cells_with_tag = "show"
 c.ExecutePreprocessor.timeout = 120
