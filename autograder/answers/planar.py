@@ -863,15 +863,15 @@ def factors_added(z, Q, R, S, b, way):
 
 @wrong(
     "sylvester_log_det",
-    "Your large matrix and your diagonal are right. The small one is not: it is I + Lambda B A, of size M. In which order do its factors stand, and what does Lambda multiply: rows or columns?",
+    "Your large matrix and your diagonal are right. The small one is not: it is I + Lambda B A, of size M. With A = Q R and B = S Q', which factors has B A, in which order?",
     when=only_wrong_by("small"),
 )
-def factors_of_the_small_exchanged(z, Q, R, S, b, way):
+def small_without_s(z, Q, R, S, b, way):
     slope = 1 - torch.tanh(z @ Q @ S.T + b) ** 2
     if way == "diagonal":
         return torch.log(torch.abs(1 + slope * R.diagonal() * S.diagonal())).sum(-1)
     if way == "small":
-        matrix = torch.eye(len(b)).to(z) + slope[..., None] * (R.T @ Q.T @ Q @ S)
+        matrix = torch.eye(len(b)).to(z) + slope[..., None] * (Q.T @ Q @ R)
     else:
         matrix = torch.eye(len(Q)).to(z) + ((Q @ R) * slope[..., None, :]) @ (S @ Q.T)
     return torch.linalg.slogdet(matrix).logabsdet
