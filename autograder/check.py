@@ -180,6 +180,26 @@ def bijection(
     _succeed(exercise, answer.found, len(LAWS), hidden)
 
 
+def without(exercise: str, *forbidden: str) -> None:
+    """The student's cell does without these: "torch.linalg", "numpy.linalg.det", or ".det" for methods.
+
+    It says so only when the rule is broken; let it stand before the check that ends the cell. The source is
+    read as `rules.breach` does. Raises NotRight.
+    """
+    from autograder import rules
+
+    answer = _find(exercise, sys._getframe(1).f_globals)
+    source, above = _written(answer)
+    found = rules.breach(source, forbidden, above)
+    if found:
+        _, text, name = found
+        message = (
+            f"{_name(exercise)} is to do without {' and '.join(name.lstrip('.') for name in forbidden)}, and"
+            f" your cell uses {name}:\n{text}\nWhich formula gives the same from what you have already?"
+        )
+        _fail(exercise, NotRight, Finding("rule", (message,)))
+
+
 def rng(exercise: str) -> np.random.Generator:
     """A generator for hidden inputs: while grading, one for each student and exercise; elsewhere the same."""
     text = f"{os.environ.get(SEED, '0')}\n{exercise}"
@@ -200,6 +220,20 @@ class _Answer:
 
     def __init__(self, exercise: str, found: Any, namespace: dict, test_file: str):
         self.exercise, self.found, self.namespace, self.test_file = exercise, found, namespace, test_file
+
+
+def _written(answer: _Answer) -> tuple[str, str]:
+    """The source of the cell that defines the object, and of the cells above it as far as they are known."""
+    cells = getattr(type(answer.found), "_cells_", None)  # a stand-in: the grader has what was handed in
+    if cells is not None:
+        sources = cells.fget(answer.found)
+        return sources.get(_name(answer.exercise), ""), "\n".join(sources.values())
+    parts = vars(answer.found).values() if inspect.isclass(answer.found) else ()
+    method = next(filter(inspect.isfunction, parts), answer.found)
+    code = getattr(method, "__code__", None)
+    lines = linecache.getlines(code.co_filename) if code else []
+    modules = {n: v.__name__ for n, v in answer.namespace.items() if inspect.ismodule(v)}
+    return "".join(lines), "\n".join(f"import {module} as {name}" for name, module in modules.items())
 
 
 def _name(exercise: str) -> str:

@@ -77,6 +77,7 @@ class Process:
         self.printed = ""
         self.callbacks: list[Callable] = []
         self.ahead = []  # calls that were done ahead: of what, with what, and the answer
+        self.cells: dict[str, str] = {}  # what was run, by name
         self.expected: list[dict] = []  # requests that are over there already, and not yet answered
         self.sent = self.marked = None
         self._ask({"op": "begin", "seed": seed})
@@ -92,6 +93,7 @@ class Process:
 
     def run(self, source: str, name: str) -> dict:
         """Runs a cell: what was `printed`, the `value` of its last line as text, and its `error`, or None."""
+        self.cells[name] = source
         answer = self._ask(to_run(source, name))
         return {**answer, "value": answer["value"] if type(answer["value"]) is str else None}
 

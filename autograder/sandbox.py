@@ -33,6 +33,7 @@ VISIBLE = (
     "foreign",
     "landlock",
     "linux",
+    "rules",
     "seccomp",
     "student",
     "wire",

@@ -43,6 +43,11 @@ class Object:
 
 
 class Callable_(Object):
+    @property
+    def _cells_(self):
+        """The student's cells that have run, by name: as they were handed in, not as they say they are."""
+        return self._process.cells
+
     def _announce_calls_(self, calls):
         self._process.announce(self, calls)
 

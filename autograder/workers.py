@@ -21,7 +21,7 @@ from pathlib import Path
 
 import nbformat
 
-from autograder import submission
+from autograder import rules, submission
 from autograder.engine import UNTOUCHED, Check, Engine, EngineFailure, Mended, Result
 
 TRIES = 2  # a submission whose worker was killed is tried once more
@@ -67,11 +67,26 @@ def examine(engine: Engine, job: Job) -> tuple[Result, str]:
     else:
         mended, notes = submission.mend(taken.notebook, release)
         result.notes += taken.notes + notes
+        result.notes += _doubts(mended)
         result.untouched = _untouched(mended, release)
         work = Mended(job.student, job.lesson, job.topic, mended, job.seed)
         result.checks, notebook = engine.grade(work)
     result.seconds = time.monotonic() - began
     return result, nbformat.writes(nbformat.from_dict(notebook))
+
+
+def _doubts(mended):
+    """Where the lesson has rules on the source: answers in which a person should look for a breach."""
+    code = [cell for cell in mended["cells"] if cell["cell_type"] == "code"]
+    if not any("check.without(" in cell["source"] for cell in code):
+        return []
+    answers = [cell for cell in code if submission.is_answer(cell)]
+    found = {submission.grade_id(cell): rules.doubts(cell["source"]) for cell in answers}
+    return [
+        f"A person will look at {name}, whose rule on the source could not be checked: {', '.join(doubts)}."
+        for name, doubts in found.items()
+        if doubts
+    ]
 
 
 def _untouched(mended, release):
