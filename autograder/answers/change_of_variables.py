@@ -6,6 +6,23 @@ import numpy as np
 
 from autograder.answers import right, wrong
 
+
+def normal_log_density(z):
+    """As the lesson has it."""
+    return -0.5 * (np.square(z) + math.log(2 * math.pi))
+
+
+def linear_step(h, A, b):
+    """As the lesson has it."""
+    return h @ A.T + b, np.full(h.shape[:-1], np.linalg.slogdet(A)[1])
+
+
+def bend_step(h):
+    """As the lesson has it."""
+    t = np.tanh(h)
+    return h - 0.8 * t, np.log(0.2 + 0.8 * t**2).sum(-1)
+
+
 # affine_log_density: z = a x + b is standard normal.
 
 
@@ -78,6 +95,23 @@ def no_absolute_value(x, a, b):
 def the_map_backwards(x, a, b):
     z = (x - b) / a
     return -0.5 * (z**2 + math.log(2 * math.pi)) - math.log(abs(a))
+
+
+@wrong(
+    "affine_log_density",
+    "You ask the noise at the wrong end, at (x - b)/a: that is the sampler. Here x is given. Where is its z?",
+    "z = a x + b: the flow goes from data to noise, and the slope that you use is already the flow's.",
+)
+def noise_at_the_wrong_end(x, a, b):
+    return normal_log_density((x - b) / a) + math.log(abs(a))
+
+
+@wrong(
+    "affine_log_density",
+    "You ask the noise at the wrong end, at (x - b)/a, and correct for no stretching. z = a x + b: where does the given x go?",
+)
+def noise_at_the_wrong_end_uncorrected(x, a, b):
+    return normal_log_density((x - b) / a)
 
 
 @wrong(
@@ -171,6 +205,38 @@ def naive_tanh(name, x):
     if name == "tanh":
         return np.log(1 - np.tanh(x) ** 2)
     return np.log(1 + 3 * x**2)
+
+
+@wrong(
+    "log_abs_slope",
+    "Where you took the logarithm of a slope as it stands, decay is infinite far out, on both sides, as tanh is: the "
+    "slope overflows or vanishes before the logarithm sees it. What is the logarithm of a product with an exponential?",
+)
+def naive_decay_and_tanh(name, x):
+    with np.errstate(all="ignore"):
+        if name == "exp":
+            return x
+        if name == "decay":
+            return np.log(np.abs(-3 * np.exp(-3 * x)))
+        if name == "tanh":
+            return np.log(1 - np.tanh(x) ** 2)
+        return np.log(1 + 3 * x**2)
+
+
+@wrong(
+    "log_abs_slope",
+    "decay is right for moderate x. At x = 400 and -400 it is infinite: the exponential vanishes or overflows before "
+    "the logarithm sees it. Which logarithm can be taken on paper?",
+)
+def naive_decay(name, x):
+    with np.errstate(all="ignore"):
+        if name == "exp":
+            return x
+        if name == "decay":
+            return np.log(np.abs(-3 * np.exp(-3 * x)))
+        if name == "tanh":
+            return 2 * (math.log(2) - np.abs(x) - np.log1p(np.exp(-2 * np.abs(x))))
+        return np.log(1 + 3 * x**2)
 
 
 @wrong(
@@ -395,6 +461,57 @@ def linear_log_det_forgotten(x, layers):
     return -0.5 * (x**2 + math.log(2 * math.pi)).sum(-1) + total
 
 
+@wrong(
+    "chain_log_density",
+    "Every point gets the log-densities of all points together. Over which axis do the coordinates of one point stand?",
+)
+def noise_summed_over_everything(x, layers):
+    total = np.zeros(x.shape[:-1])
+    for A, b in layers:
+        x, linear = linear_step(x, A, b)
+        x, bent = bend_step(x)
+        total = total + linear + bent
+    return normal_log_density(x).sum() + total
+
+
+@wrong(
+    "chain_log_density",
+    "Your chain is linear throughout: each layer has a second step, which moves the points and has a log-determinant.",
+)
+def no_bend(x, layers):
+    total = np.zeros(x.shape[:-1])
+    for A, b in layers:
+        x, linear = linear_step(x, A, b)
+        total = total + linear
+    return normal_log_density(x).sum(-1) + total
+
+
+@wrong(
+    "chain_log_density",
+    "The linear steps are in your sum, and the bends are not. Do they change volume?",
+)
+def log_det_of_the_bend_forgotten(x, layers):
+    total = np.zeros(x.shape[:-1])
+    for A, b in layers:
+        x, linear = linear_step(x, A, b)
+        x, _ = bend_step(x)
+        total = total + linear
+    return normal_log_density(x).sum(-1) + total
+
+
+@wrong(
+    "chain_log_density",
+    "You take the log-determinant of each bend where the bend has led. At which end of a step is its slope taken?",
+)
+def bend_at_its_output(x, layers):
+    total = np.zeros(x.shape[:-1])
+    for A, b in layers:
+        x, linear = linear_step(x, A, b)
+        x, _ = bend_step(x)
+        total = total + linear + bend_step(x)[1]
+    return normal_log_density(x).sum(-1) + total
+
+
 # verdict: the sign-bug detective.
 
 
@@ -457,6 +574,60 @@ def integrates_the_log(grid, log_p, samples):
     if not abs(mass - 1) <= 0.01:
         return "not a density"
     return "no objection"
+
+
+@wrong(
+    "verdict",
+    "Even the right density is 'wrong density' to you, though its mass passes. Print the largest gap for it. Is every "
+    "trapezoid of your running sum as wide as the first? Is what you compare with it a fraction of the samples?",
+)
+def widths_all_alike(grid, log_p, samples):
+    p = np.exp(log_p)
+    if not abs(np.trapezoid(p, grid) - 1) <= 0.01:
+        return "not a density"
+    fraction = np.searchsorted(np.sort(samples), grid, side="right") / len(samples)
+    gap = np.cumsum(p) * (grid[1] - grid[0]) - fraction
+    return "wrong density" if np.abs(gap).max() > 0.05 else "no objection"
+
+
+@wrong(
+    "verdict",
+    "You have no objection to a density of the right mean that is too narrow. Do you compare at every point of the grid, "
+    "and does the largest gap decide?",
+)
+def means_compared(grid, log_p, samples):
+    p = np.exp(log_p)
+    if not abs(np.trapezoid(p, grid) - 1) <= 0.01:
+        return "not a density"
+    return "wrong density" if abs(np.trapezoid(p * grid, grid) - samples.mean()) > 0.1 else "no objection"
+
+
+@wrong(
+    "verdict",
+    "You have no objection to a density that lies too far to the left, whose probability of x <= g is too large. "
+    "Is a gap of either sign a gap?",
+)
+def model_below_the_samples(grid, log_p, samples):
+    p = np.exp(log_p)
+    below = np.append(0, np.cumsum((p[1:] + p[:-1]) / 2 * np.diff(grid)))
+    if not abs(below[-1] - 1) <= 0.01:
+        return "not a density"
+    fraction = np.searchsorted(np.sort(samples), grid, side="right") / len(samples)
+    return "wrong density" if (fraction - below).max() > 0.05 else "no objection"
+
+
+@wrong(
+    "verdict",
+    "You have no objection to the map used backwards, whose probability of x <= g is too small. Is a gap of either "
+    "sign a gap?",
+)
+def model_above_the_samples(grid, log_p, samples):
+    p = np.exp(log_p)
+    below = np.append(0, np.cumsum((p[1:] + p[:-1]) / 2 * np.diff(grid)))
+    if not abs(below[-1] - 1) <= 0.01:
+        return "not a density"
+    fraction = np.searchsorted(np.sort(samples), grid, side="right") / len(samples)
+    return "wrong density" if (below - fraction).max() > 0.05 else "no objection"
 
 
 # fit_waiting_times: z = a log x + b by gradient descent.
@@ -578,3 +749,41 @@ def pair_swapped(x, steps, rate):
         z = a * u + b
         a, b = a - rate * (np.mean(z * u) - 1 / a), b - rate * np.mean(z)
     return b, a
+
+
+@wrong(
+    "fit_waiting_times",
+    "The fit is good. But after one step only a is where the gradient leads: b has moved by the gradient at the new a.",
+    "When your line for b runs, a is no longer what it was at the beginning of the step. How do you keep both old?",
+)
+def b_sees_the_new_a(x, steps, rate):
+    u, a, b = np.log(x), 1.0, 0.0
+    for _ in range(steps):
+        a -= rate * (np.mean((a * u + b) * u) - 1 / a)
+        b -= rate * np.mean(a * u + b)
+    return a, b
+
+
+@wrong(
+    "fit_waiting_times",
+    "The fit is good. But after one step only b is where the gradient leads: a has moved by the gradient at the new b.",
+    "When your line for a runs, b is no longer what it was at the beginning of the step. How do you keep both old?",
+)
+def a_sees_the_new_b(x, steps, rate):
+    u, a, b = np.log(x), 1.0, 0.0
+    for _ in range(steps):
+        b -= rate * np.mean(a * u + b)
+        a -= rate * (np.mean((a * u + b) * u) - 1 / a)
+    return a, b
+
+
+@wrong(
+    "fit_waiting_times",
+    "The pair is the best one, even when steps = 1. Gradient descent is asked for: where does one step lead from a = 1, b = 0?",
+    when=lambda returned, x, *args: np.allclose(
+        returned, (1 / np.log(x).std(), -np.log(x).mean() / np.log(x).std()), rtol=0.02
+    ),
+)
+def closed_form(x, steps, rate):
+    u = np.log(x)
+    return 1 / u.std(), -u.mean() / u.std()
