@@ -1,0 +1,219 @@
+"""How fast grading is: the isolated engine and nbgrader's own, one after the other on the same notebooks.
+
+    python benchmarks/grading.py [--rounds 3] [--jobs 16]
+
+Two lessons: one without training (determinants), one with (coupling); of each, a right notebook and one with
+mistakes. In each round every notebook is graded by the warm isolated engine (three times), by nbgrader, and
+its cells are run in a fork of a process that has the lesson's libraries loaded, which is as fast as they can
+be. Medians over the rounds. Then a pile of notebooks is graded by one worker and by two. Held to: at most 1.5
+times the cells' own time, or, where that is under 0.2 s, 30 times the speed of nbgrader. The result goes to
+benchmarks/results/grading.json.
+"""
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+import typer  # noqa: E402
+
+from autograder import check, confine, doctor, submission, workers  # noqa: E402
+from autograder.answers import bank  # noqa: E402
+from autograder.build import build  # noqa: E402
+from autograder.course import Course  # noqa: E402
+from autograder.engine import Mended  # noqa: E402
+from autograder.lesson import read_lesson  # noqa: E402
+from autograder.master import read_master, solved  # noqa: E402
+from autograder.stock import NbgraderEngine  # noqa: E402
+from autograder.student import warm  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+LESSONS = ("determinants", "coupling")
+GOAL_OVER_CELLS, GOAL_OVER_STOCK, SHORT = 1.5, 30, 0.2
+SEED = "5eed"
+REPEATS = 3
+
+
+def copy_of_course(folder: Path) -> Course:
+    """The course with these lessons built, where nobody else builds."""
+    shutil.copytree(ROOT / "course" / "masters", folder / "course" / "masters")
+    for name in ("syllabus.toml", "glossary.toml", "nbgrader_config.py"):
+        shutil.copy(ROOT / "course" / name, folder / "course" / name)
+    course = Course(folder / "course")
+    build(course, list(LESSONS))
+    return course
+
+
+def notebooks(course, lesson) -> dict[str, dict]:
+    """A right submission, and one in which every second exercise has a wrong answer of the bank."""
+    exercises = [e for e in read_master(course, lesson).exercises if e.solution and (e.tests or e.hidden)]
+    right = {e.name: solved(e.solution.source) for e in exercises}
+    mixed = right | {e.name: bank(lesson.topic).wrong(e.name)[0].source() for e in exercises[::2]}
+    return {"right": answered(course, lesson, right), "mixed": answered(course, lesson, mixed)}
+
+
+def answered(course, lesson, sources) -> dict:
+    notebook = json.loads((course.release / lesson.name / f"{lesson.topic}.ipynb").read_text())
+    for cell in notebook["cells"]:
+        cell["source"] = sources.get(submission.grade_id(cell), "".join(cell["source"]))
+    return notebook
+
+
+class Cells:
+    """The time of a lesson's cells and tests by themselves: in forks of a process that is warm for them."""
+
+    def __init__(self, source: Path, topic: str):
+        self.pipe, far = multiprocessing.Pipe()
+        self.process = multiprocessing.get_context("fork").Process(target=_serve, args=(source, topic, far))
+        self.process.start()
+        self.pipe.recv()
+
+    def seconds(self, notebook: dict) -> float:
+        self.pipe.send(notebook)
+        return self.pipe.recv()
+
+    def close(self) -> None:
+        self.pipe.send(None)
+        self.process.join()
+
+
+def _serve(source, topic, pipe):
+    lesson = read_lesson(source, topic)
+    warm([*lesson.modules, f"autograder.answers.{topic}"])
+    confine.require_one_thread()
+    pipe.send("ready")
+    while (notebook := pipe.recv()) is not None:
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(write, str(_run(notebook, lesson)).encode())
+            os._exit(0)
+        os.close(write)
+        pipe.send(float(os.read(read, 100)))
+        os.close(read)
+        os.waitpid(child, 0)
+
+
+def _run(notebook, lesson):
+    """Runs all cells that run at grading in one namespace, as a notebook would, and gives the seconds."""
+    os.environ[check.SEED] = SEED
+    namespace = {"__name__": "__main__"}
+    began = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        for cell in notebook["cells"]:
+            if cell["cell_type"] != "code" or submission.is_shown(cell):
+                continue
+            test = lesson.tests.get(submission.grade_id(cell))
+            os.environ[check.HIDDEN] = "1" if test and test.hidden else ""
+            with contextlib.suppress(Exception):
+                exec(test.code if test else cell["source"], namespace)
+    return time.perf_counter() - began
+
+
+def timed(engine, lesson, notebook) -> tuple[float, list[float | None]]:
+    began = time.perf_counter()
+    checks, _ = engine.grade(Mended("ann", lesson.name, lesson.topic, notebook, SEED))
+    return time.perf_counter() - began, [check.score for check in checks]
+
+
+def measure(course, lesson, isolated, rounds) -> dict:
+    """Medians of seconds for each notebook of a lesson."""
+    source = course.source / lesson.name / f"{lesson.topic}.ipynb"
+    works = notebooks(course, lesson)
+    cells, ours, stock = Cells(source, lesson.topic), isolated(course.source), NbgraderEngine(course.source)
+    timed(ours, lesson, works["right"])  # the processes start
+    seconds = {name: {"isolated": [], "nbgrader": [], "cells": []} for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            runs = [timed(ours, lesson, work) for _ in range(REPEATS)]
+            took, scores = timed(stock, lesson, work)
+            assert all(found == scores for _, found in runs), f"{lesson.topic}, {name}: other scores"
+            seconds[name]["isolated"] += [run[0] for run in runs]
+            seconds[name]["nbgrader"].append(took)
+            seconds[name]["cells"] += [cells.seconds(work) for _ in range(REPEATS)]
+    cells.close()
+    ours.close()
+    return {name: _row(found) for name, found in seconds.items()}
+
+
+def _row(found):
+    medians = {side: statistics.median(times) for side, times in found.items()}
+    row = {f"{side}_seconds": round(value, 4) for side, value in medians.items()}
+    row["a_second"] = round(1 / medians["isolated"], 2)
+    row["times_as_fast_as_nbgrader"] = round(medians["nbgrader"] / medians["isolated"], 1)
+    row["times_the_cells"] = round(medians["isolated"] / medians["cells"], 2)
+    short = medians["cells"] < SHORT
+    row["holds"] = bool(
+        row["times_as_fast_as_nbgrader"] >= GOAL_OVER_STOCK
+        if short
+        else row["times_the_cells"] <= GOAL_OVER_CELLS
+    )
+    return row
+
+
+def pile(course, lesson, isolated, jobs, folder) -> dict:
+    """Submissions a second with one worker and with two, whose engines are warm; medians of three."""
+    path = folder / "pile.ipynb"
+    path.write_text(json.dumps(notebooks(course, lesson)["right"]))
+    release = course.release / lesson.name / f"{lesson.topic}.ipynb"
+    todo = [
+        workers.Job(f"student{n}", lesson.name, lesson.topic, str(path), str(release), str(n), SEED, "")
+        for n in range(jobs)
+    ]
+    rates = {1: [], 2: []}
+    idle = {1: [], 2: []}
+    for turn in range(4):
+        for count, resting in idle.items():
+            began = time.perf_counter()
+            done = list(workers.run(todo, isolated, (str(course.source),), count, resting))
+            assert all(result is not None for _, result, _, _ in done)
+            if turn:  # the first starts the engines
+                rates[count].append(jobs / (time.perf_counter() - began))
+    for resting in idle.values():
+        for worker in resting:
+            worker.dismiss()
+    one, two = statistics.median(rates[1]), statistics.median(rates[2])
+    return {"one_worker": round(one, 2), "two_workers": round(two, 2), "gain": round(two / one, 2)}
+
+
+def main(rounds: int = 3, jobs: int = 16) -> None:
+    """Measures, prints a table, and writes benchmarks/results/grading.json."""
+    load = os.getloadavg()[0]
+    warnings.filterwarnings("ignore", module="nbgrader")  # about its own use of SQLAlchemy
+    isolated = doctor.engine_of(doctor.examine().tier)
+    result = {"tier": isolated.tier, "cores": os.cpu_count(), "load_before": round(load, 1)}
+    result |= {"rounds": rounds, "lessons": {}, "a_second": {}}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        course = copy_of_course(folder)
+        for topic in LESSONS:
+            lesson = course.lesson(topic)
+            result["lessons"][topic] = measure(course, lesson, isolated, rounds)
+            for name, row in result["lessons"][topic].items():
+                print(
+                    f"{topic:14} {name:6} {row['isolated_seconds']:7.3f} s, nbgrader"
+                    f" {row['nbgrader_seconds']:6.2f} s ({row['times_as_fast_as_nbgrader']:g} times), cells"
+                    f" {row['cells_seconds']:6.3f} s ({row['times_the_cells']:g} of them)"
+                    f"{'' if row['holds'] else '   not held'}"
+                )
+            result["a_second"][topic] = pile(course, lesson, isolated, jobs, folder)
+            print(f"{topic:14} a second: {result['a_second'][topic]}")
+    result["load_after"] = round(os.getloadavg()[0], 1)
+    target = ROOT / "benchmarks" / "results" / "grading.json"
+    target.write_text(json.dumps(result, indent=2) + "\n")
+    rows = [row for lesson in result["lessons"].values() for row in lesson.values()]
+    raise SystemExit(not all(row["holds"] for row in rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)
