@@ -182,6 +182,9 @@ def _same_dtype(returned: Any, expected: Any) -> bool:
 
 # Description, for messages.
 
+ENTRIES = 25  # the arrays of a call are shown entry by entry up to here, all together
+PARTS = 6  # as many parts of a list, tuple or dict are shown
+
 
 def describe_type(value: Any) -> str:
     """A value's type in words, with its article."""
@@ -206,10 +209,10 @@ def show(value: Any, most: int = 12) -> str:
     if is_array(value):
         return _show_array(value, most)
     if isinstance(value, (list, tuple)):
-        inside = ", ".join(show(part, most) for part in value[:6]) + (", ..." if len(value) > 6 else "")
-        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
+        shown = [show(part, most) for part in value[:PARTS]] + (["..."] if len(value) > PARTS else [])
+        return f"[{', '.join(shown)}]" if isinstance(value, list) else f"({', '.join(shown)})"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k!r}: {show(v, most)}" for k, v in list(value.items())[:6]) + "}"
+        return "{" + ", ".join(f"{k!r}: {show(v, most)}" for k, v in list(value.items())[:PARTS]) + "}"
     if callable(value):
         return f"the function {getattr(value, '__name__', type(value).__name__)}"
     text = repr(value)
@@ -228,10 +231,26 @@ def _show_array(value: Any, most: int) -> str:
     return f"{describe_type(value)} ({facts}{span})"
 
 
-def show_call(names: list[str], args: tuple, kwargs: dict, most: int = 6) -> str:
-    """The inputs of a call, by name: "x = ..., slope = 2"."""
+def show_call(names: list[str], args: tuple, kwargs: dict) -> str:
+    """The inputs of a call, by name: "x = ..., slope = 2". Entry by entry where they are few together."""
+    most = ENTRIES if few([*args, *kwargs.values()]) else 6
     named = [*zip(names, args, strict=False), *kwargs.items()]
     return ", ".join(f"{name} = {show(value, most)}" for name, value in named)
+
+
+def few(values: list) -> bool:
+    """Whether `show_call` shows every entry of these inputs, so that a person can work with them."""
+    return sum(map(_entries, values)) <= ENTRIES
+
+
+def _entries(value: Any) -> float:
+    """How many entries of arrays `show` is to write; infinitely many where it leaves out parts."""
+    if is_array(value) and not is_scalar(value):
+        return as_array(value).size
+    parts = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(parts, (list, tuple)):
+        return 0
+    return sum(map(_entries, parts)) if len(parts) <= PARTS else math.inf
 
 
 def largest(values: Any) -> float:

@@ -25,6 +25,7 @@ from autograder.compare import (
     compare,
     describe_type,
     dtype_name,
+    few,
     is_array,
     is_scalar,
     largest,
@@ -59,6 +60,11 @@ class Trial:
         if os.environ.get(HIDDEN) and (self.args or self.kwargs):
             return "inputs that only the grader sees"
         return show_call(self.names, self.args, self.kwargs)
+
+    @property
+    def on_paper(self) -> bool:
+        """Whether a student sees the inputs whole, and can work with them by hand."""
+        return not os.environ.get(HIDDEN) and few([*self.args, *self.kwargs.values()])
 
     @property
     def points(self) -> np.ndarray | None:
@@ -740,11 +746,13 @@ def _plain(name: str, trial: Trial) -> Finding:
     paths = _wrong_paths([trial])
     are = "is" if len(paths) == 1 else "are"
     part = f" ({_in_a_row(paths)} {are} wrong)" if paths != [()] else ""
+    ask = (
+        "What should it be, by hand?" if trial.on_paper else "Which input, small enough for paper, fails too?"
+    )
     return Finding(
         "plain",
         (
-            f"{name} does not yet return what is asked for{part}. {_came_back(name, trial)} What should it"
-            " be, by hand?",
+            f"{name} does not yet return what is asked for{part}. {_came_back(name, trial)} {ask}",
             "Take the smallest input that you can work out on paper, and print each step beside it.",
             MORE,
         ),

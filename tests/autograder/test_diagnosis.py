@@ -539,3 +539,25 @@ def test_slips_of_positive_answers(kind, transform):
         return values * np.where(np.arange(len(x)) % 2, sign, 1)
 
     assert finding(lambda x: transform(reference(x)), cases, reference).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("matrix", "sizes", "asked"),
+    [
+        (np.diag([4.5, 2.0, 7.0, 5.0, 3.0]), [2, 3], "by hand?"),
+        (np.diag([4.5, 2.0, 7.0, 5.0, 3.0, 8.0]), [2, 4], "small enough for paper"),
+        (np.diag([4.5, 2.0, 7.0]), [1] * 30, "small enough for paper"),
+    ],
+)
+def test_only_what_is_shown_whole_is_to_be_worked_out_by_hand(matrix, sizes, asked):
+    said = finding(lambda matrix, sizes: 10.3, [(matrix, sizes)], lambda matrix, sizes: matrix.sum()).message
+    shown = all(f"{entry:.4g}" in said for entry in np.diag(matrix)) and "..." not in said
+    assert asked in said
+    assert shown == (asked == "by hand?")
+
+
+def test_hidden_inputs_are_not_to_be_worked_out_by_hand(monkeypatch):
+    monkeypatch.setenv(diagnosis.HIDDEN, "1")
+    said = finding(lambda matrix: 10.3, [(np.diag([4.5, 2.0]),)], lambda matrix: matrix.sum()).message
+    assert "4.5" not in said
+    assert "by hand" not in said
