@@ -350,7 +350,9 @@ class Safety:
 
     def lines(self) -> list[str]:
         if self.ok:
-            return [f"{self.attacks} hostile submissions in tier {self.tier}: none had any effect."]
+            spared = ", ".join(a.name for a in ATTACKS if self.tier not in a.holds)
+            more = f" Tier {self.tier} does not promise to stop: {spared}." if spared else ""
+            return [f"{self.attacks} hostile submissions in tier {self.tier}: none had any effect.{more}"]
         return ["This machine is NOT safe to grade on:", *self.problems]
 
 
