@@ -110,7 +110,7 @@ class Notebook:
             return None, ""
         file, line = own[-1]
         lines = self.files[file].splitlines()
-        return line, lines[line - 1][:500] if 0 < line <= len(lines) else ""
+        return line, lines[line - 1][:500].rstrip() if 0 < line <= len(lines) else ""
 
     def _trace(self, error):
         """The traceback from the student's first line on."""

@@ -201,7 +201,16 @@ class Process:
         error = answer["error"]
         if error is None:
             return answer["value"]
-        raise check.StudentError(error["kind"], error["message"], error["line"], error["text"])
+        known = self._is_line(error["line"], error["text"])
+        line, text = (error["line"], error["text"]) if known else (None, "")
+        raise check.StudentError(error["kind"], error["message"], line, text)
+
+    def _is_line(self, number, text):
+        """Whether a cell has this line: what is told of it must not be a message in disguise."""
+        if number is None or number < 1:
+            return False
+        lines = [source.splitlines()[number - 1 : number] for source in self.cells.values()]
+        return [text] in [[line[:500].rstrip() for line in found] for found in lines]
 
     def _put_back(self, old, blob):
         self._said(lambda: _put_back(old, wire.unpack(blob, lambda name: name.get("as"))))

@@ -1,12 +1,13 @@
 """The examiner's side: what test cells give, and that whatever a submission does costs only what does it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from rooms import require
 
-from autograder import compare, examiner
+from autograder import compare, examiner, wire
 from autograder.engine import ERROR, RIGHT, UNTOUCHED, WRONG, EngineFailure, Mended
 from autograder.isolated import OpenEngine
 from autograder.lesson import read_test
@@ -335,3 +336,51 @@ def test_what_a_test_wants_to_know_of_the_student():
     assert {"student_helper", "f"} <= set(test.names)
     assert not {"helper", "np", "x", "print"} & set(test.names)
     assert test.imports == ["import numpy as np"]
+
+
+# What a hidden test gives away.
+
+
+KEEPS = "seen = []\ndef square(x):\n    seen.append(x)\n    return x * x"
+
+
+def test_later_cells_and_checks_cannot_tell_the_hidden_inputs(special):
+    late = code(SQUARE_TEST.replace("(-2.0,)", "(-4.0,)"), "late_test", 1)
+    toy = special(tests=[late])
+    tells = "print('kept', len(seen))\n" + CUBE
+    checks, graded = toy.grade(KEEPS, cube=tells)
+    assert [check.outcome for check in checks] == [RIGHT] * 4
+    outputs = {c["metadata"].get("nbgrader", {}).get("grade_id"): c["outputs"] for c in graded["cells"]}
+    assert "kept 0" in outputs["cube"][0]["text"]  # a new process, that has seen no input at all
+    raises = KEEPS.replace("    return", "    if x == -4: raise ValueError(str(seen))\n    return")
+    assert "[3, -4.0]" in toy.messages(raises)["late_test"]  # of its own test alone
+
+
+def test_a_check_that_is_run_anew_counts_a_mistake_once(toy):
+    both = "def square(x):\n    return -x * x", "def cube(x):\n    return -x ** 3"
+    alone = toy.messages(cube=both[1])["cube_test"]
+    assert toy.messages(both[0], both[1])["cube_test"] == alone
+
+
+def test_what_an_error_says_in_a_hidden_test_is_not_told(toy):
+    tells = "class Is(Exception): pass\ndef square(x):\n    raise Is(f'it is {x}')"
+    said = toy.messages(tells)["square_hidden"]
+    assert not re.search(r"\d\.\d", said)
+    assert "Is(" in said  # the student's own line
+    assert "raised an exception of its own" in said
+
+
+def test_a_name_that_a_test_imports_is_never_the_student_s(special):
+    spoilt = "class math:\n    pow = staticmethod(lambda a, b: 0)\ndef cube(x): return 0"
+    uses = code(
+        "from autograder import check\ncheck.values('toy.cube', [(2.0,)], lambda x: math.pow(x, 3))", "p", 1
+    )
+    toy = special(tests=[uses])
+    assert toy.outcomes(cube=spoilt)["p"] == WRONG
+
+
+def test_an_answer_to_an_earlier_submission_is_passed_over(toy):
+    toy.grade()
+    examiner_ = toy.engine.examiner
+    wire.send(examiner_.pipe, wire.pack({"seed": "a", "cells": [], "number": 0}))
+    assert toy.outcomes() == every(RIGHT)

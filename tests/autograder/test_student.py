@@ -395,3 +395,36 @@ def test_a_forged_answer_is_a_value_an_error_or_the_end(answer):
             assert process.call(remote.Callable_(process, 0, "f"), (), {}) in (1, None)
         except (remote.Gone, check.StudentError):
             assert "value" not in (answer or ()) or len(answer) == 2
+
+
+def test_requests_that_are_expected_are_answered_in_their_order():
+    with forked() as process:
+        runs = [remote.to_run(f"x = {n}; print(x)", f"cell {n}") for n in range(3)]
+        process.expect([*runs, remote.to_look(["x"])])
+        printed = [process.run(request["source"], request["name"])["printed"] for request in runs]
+        assert printed == ["0\n", "1\n", "2\n"]
+        assert process.look(["x"]) == {"x": 2}
+        process.expect([remote.to_run("x = 5", "a"), remote.to_look(["x"])])
+        assert process.look(["y", "x"]) == {
+            "x": 5
+        }  # asked for something else: what was expected is done first
+        assert not process.expected
+
+
+def test_a_death_is_laid_to_the_request_that_it_happened_in():
+    with forked() as process:
+        runs = [remote.to_run(source, source) for source in ("x = 1", "import os; os._exit(0)", "y = 2")]
+        process.expect(runs)
+        assert process.run(runs[0]["source"], runs[0]["name"])["error"] is None
+        with pytest.raises(remote.Gone):
+            process.run(runs[1]["source"], runs[1]["name"])
+
+
+@pytest.mark.parametrize(
+    ("line", "text"), [(271828, "    return 1 / x"), (2, "3.14159"), (-1, ""), (3, "    return 1 / x")]
+)
+def test_a_line_that_no_cell_has_is_not_told(line, text):
+    with forked() as process:
+        process.run("def f(x):\n    return 1 / x", "f")
+        assert process._is_line(2, "    return 1 / x")
+        assert not process._is_line(line, text)

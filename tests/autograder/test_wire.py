@@ -230,3 +230,13 @@ class _maybe:
 
     def __exit__(self, kind, error, traceback):
         return kind is not None and issubclass(kind, WireError)
+
+
+def test_a_message_is_known_again_without_a_copy():
+    value = {"a": np.arange(5000.0), "b": [1, "two", np.arange(6).reshape(2, 3).T], "c": np.ones(9000, bool)}
+    message = wire.pack(value)
+    assert wire.is_packed(message, value)
+    value["a"][4321] += 1
+    assert not wire.is_packed(message, value)
+    assert not wire.is_packed(message, {**value, "d": None})
+    assert not wire.is_packed(message + b" ", wire.unpack(message))
