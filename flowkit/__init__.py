@@ -53,6 +53,7 @@ _MODULES = {
     "splines",
     "stochastic",
     "vae",
+    "variational",
     "wavenet",
 }
 _NAMES = {

@@ -15,12 +15,10 @@ from flowkit.planar import (
     Planar,
     Radial,
     Sylvester,
-    annealed_fit,
-    kl_alarm,
-    reverse_kl,
     tanh_root,
     tanh_slope,
 )
+from flowkit.variational import annealed_fit, kl_alarm, reverse_kl
 
 GAINS = [1e-8, 1e-3, 0.5, 1.0, 2.0, 101.0, 1e4, 1e6]
 
