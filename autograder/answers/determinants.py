@@ -625,6 +625,18 @@ def no_pivoting(A):
 
 @wrong(
     "eliminate",
+    "You never swap. A column whose pivot is zero is skipped, although an entry below it is not: which row could come up?",
+)
+def zero_pivots_skipped(A):
+    U = np.array(A, dtype=float)
+    for k in range(len(U)):
+        if U[k, k] != 0:
+            U[k + 1 :] -= np.outer(U[k + 1 :, k] / U[k, k], U[k])
+    return U, 1
+
+
+@wrong(
+    "eliminate",
     "You swap only when the pivot is zero. The determinant comes out, and the multipliers may be huge: "
     "which entry of the column keeps them below one?",
 )
@@ -1115,6 +1127,19 @@ def start_moved_by_one(J, sizes):
     for size in sizes:
         s, log = np.linalg.slogdet(J[..., start : start + size, start : start + size])
         sign, total, start = sign * s, total + log, start + 1
+    return sign, total
+
+
+@wrong(
+    "block_slogdet",
+    "The first block is right. The second begins right, and ends at its SIZE: where does it end?",
+)
+def ends_at_its_size(J, sizes):
+    sign, total, start = np.ones(J.shape[:-2]), np.zeros(J.shape[:-2]), 0
+    for size in sizes:
+        block = J[..., start:size, start:size]
+        block_sign, block_log = np.linalg.slogdet(block)
+        sign, total, start = sign * block_sign, total + block_log, start + size
     return sign, total
 
 
