@@ -209,8 +209,8 @@ def naive_tanh(name, x):
 
 @wrong(
     "log_abs_slope",
-    "Where you took the logarithm of a slope as it stands, decay is infinite far out, on both sides, as tanh is: the "
-    "slope overflows or vanishes before the logarithm sees it. What is the logarithm of a product with an exponential?",
+    "Far out, your decay and your tanh are infinite: the slope overflows or vanishes before the logarithm sees it. "
+    "How far can you take the logarithm on paper?",
 )
 def naive_decay_and_tanh(name, x):
     with np.errstate(all="ignore"):
