@@ -53,7 +53,7 @@ plots.show(
 # | [00 Start here](00_start/start.ipynb) | How does this course work, and is your machine ready for it? | 60 | 20 | nothing |
 # | [02 Change of variables](02_change_of_variables/change_of_variables.ipynb) | You push every point of a density through a function. What is the density of the result? | 120 | 20 | Start here |
 # | [04 Determinants](04_determinants/determinants.ipynb) | A flow needs a determinant at every point of every batch. What does that cost, and how do we avoid it? | 120 | 20 | Change of variables |
-# | [07 Planar, radial and Sylvester flows](07_planar/planar.ipynb) | You know a density only up to a constant, and have no data. How do you bend a Gaussian into it? | 120 | 20 | Change of variables, Determinants |
+# | [07 Planar, radial and Sylvester flows](07_planar/planar.ipynb) | You know a density only up to a constant, and have no data. How do you bend a Gaussian into it? | 145 | 20 | Change of variables, Determinants |
 # | [08 Coupling flows](08_coupling/coupling.ipynb) | How can a neural network take part in a map that must be invertible, with a determinant that costs nothing? | 120 | 20 | Change of variables, Determinants |
 # | [11 Autoregressive flows](11_autoregressive/autoregressive.ipynb) | Take one variable at a time, each given those before it. What do you gain, what do you pay, and does the order matter? | 120 | 20 | Change of variables, Coupling flows |
 # | [17 Continuous flows](17_continuous/continuous.ipynb) | Let points drift along a field instead of passing through layers. What becomes of the determinant, and of the demand that the map can be inverted? | 120 | 20 | Change of variables, Determinants, Coupling flows |

@@ -38,7 +38,7 @@ def test_lessons_and_solutions_lie_beside_the_course(course, tmp_path):
     assert course.solutions == tmp_path / "solutions"
     assert course.release == tmp_path / "course" / "release"
     assert course.gradebook == f"sqlite:///{tmp_path}/course/gradebook.db"
-    assert Course(course.folder, db="postgresql://class").gradebook == "postgresql://class"
+    assert Course(course.folder, db="postgresql://class").gradebook == "postgresql+psycopg://class"
 
 
 def test_topics_are_chosen_in_the_order_of_the_syllabus():
