@@ -630,7 +630,7 @@ play(
 #
 # ## 6. A test that needs no formula
 #
-# How do you test a function whose right values you do not know? By a *property*: something that holds for every right function and every input. Here is one that all functions of this course share. **Each point of a batch is treated on its own.** So the result for the batch must be the results for its points, one by one. No formula is needed, any input will do, and it catches sums over the wrong axis, forgotten axes and means over the batch, which let one point change the result of another.
+# How do you test a function whose right values you do not know? By a *property*: something that holds for every right function and every input. Here is one that every flow and every density of this course shares (not `center`: it looks at the whole batch). **Each point of a batch is treated on its own.** So the result for the batch must be the results for its points, one by one. No formula is needed, any input will do, and it catches sums over the wrong axis, forgotten axes and means over the batch, which let one point change the result of another.
 
 # %% [markdown] exercise="alike" title="together or alone" difficulty=2 importance=4 minutes=8
 # Write the comparison. `alike(together, alone)` gets two arrays: `together`, what a function returned for a batch, and `alone`, what it returned point by point, stacked. It returns `True` where they are alike, and `False` otherwise:
@@ -639,7 +639,7 @@ play(
 # - every entry must agree up to rounding: differences below $10^{-6}$ are fine;
 # - `nan` is like nothing, not even like another `nan`.
 #
-# The public check brings you a right function and several broken ones. The cell after it sets your test on four functions: the length of a point, its log-density, *softmax* (the exponentials of the coordinates, divided by their sum) and *standardize* (a mean subtracted, then a division by the spread). One of them has a bug.
+# The public check brings you a right function and several broken ones. The cell after it sets your test on four functions: the length of a point, its log-density, *softmax* (the exponentials of the coordinates, divided by their sum) and *standardize* (a mean subtracted, then a division by the spread). One mixes points, so no flow could use it.
 #
 # <details><summary>"nan gets True"</summary>
 #
@@ -724,7 +724,7 @@ words = {True: "treats points alike", False: "mixes points", None: "waits for yo
 same = check.yours("start.alike", otherwise=lambda together, alone: None)
 points = np.random.default_rng(2).normal(size=(6, 2))
 for name, function in suspects.items():
-    print(f"{name:12} {words[same(function(points), np.stack([function(x) for x in points]))]}")
+    print(f"{name:12} {words[same(function(points), np.concatenate([function(x[None]) for x in points]))]}")
 
 # %% [markdown]
 # ## What you have seen
@@ -741,7 +741,7 @@ for name, function in suspects.items():
 #
 # <!-- words -->
 #
-# **Handing in.** Save (Ctrl+S) and hand in this file, `start.ipynb`, under its own name, where your course tells you to. Your functions are run afresh, from the top, when they are graded. Before you hand in, do the same: *Kernel, Restart Kernel and Run All Cells*. If you study alone, `solutions/` beside `lessons/` has every lesson worked out. Look there after an honest try.
+# **Handing in.** Save (Ctrl+S) and hand in this file, `start.ipynb`, under its own name, where your course tells you to. Your functions are run afresh, from the top, when they are graded. Before you hand in, do the same: *Kernel, Restart Kernel and Run All Cells*. It stops at a check that fails; run the rest by hand. If you study alone, `solutions/` beside `lessons/` has every lesson worked out. Look there after an honest try.
 #
 # **Keeping your work.** An update of the course brings new versions of these files. So first copy the notebooks that you have worked in to a folder of your own, `mine/` beside `lessons/` for example; they run there too. Then update. If git refuses because a lesson has changed on your side, `git restore lessons` puts the original back; your copy is safe.
 #

@@ -72,12 +72,14 @@ from flowkit.lab.nets import mlp
 
 def as_flow(stack):
     """The stack as flowkit has it: there a network sees, and gives, only what its layer needs."""
-    layers = []
-    for mask, ((W, b), *middle, (V, c)) in stack:
+
+    def small(mask, net, x_kept):
+        (W, b), *middle, (V, c) = net
         moved = (~mask).repeat_interleave(2)
-        small = [(W[mask], b), *middle, (V[:, moved], c[moved])]
-        layers.append(coupling.Coupling(mask, partial(apply_mlp, small), coupling.affine()))
-    return Flow(StandardNormal(len(mask)), Compose(*layers))
+        return apply_mlp([(W[mask], b), *middle, (V[:, moved], c[moved])], x_kept)
+
+    layers = [coupling.Coupling(mask, partial(small, mask, net), coupling.affine()) for mask, net in stack]
+    return Flow(StandardNormal(len(stack[0][0])), Compose(*layers))
 
 
 moons = targets.two_moons()
@@ -628,7 +630,7 @@ play(
 #
 # One coupling leaves $x_A$ as it was, so the next must keep something else. Either the masks alternate, or the mask stays and a *permutation* of the dimensions stands between the layers, $z_i = x_{\text{order}[i]}$. A permutation only relabels: $\lvert\det\rvert = 1$.
 #
-# Read a coupling as a *Bayesian network*: an arrow from $j$ to $i$ where output $i$ reads input $j$. Arrows run from each dimension to itself, and from all of $A$ to each of $B$; none from one of $B$ to another. The noise dimensions are independent, and each $x_i$ is computed from its own $z_i$ and $x_A$: so in one layer the moving dimensions are independent of one another *given* $x_A$, $p(x) = p(x_A)\prod_{i \in B} p(x_i \mid x_A)$. A stack is deeper: output $i$ depends on input $j$ if some path of arrows leads through the layers from $j$ to $i$. It can be read off the masks, before any training.
+# Read a coupling as a *graph*: an arrow from input $j$ to output $i$ where $i$ reads $j$. Arrows run from each dimension to itself, and from all of $A$ to each of $B$; none from one of $B$ to another. Seen as a model of $x$, a *Bayesian network*, it has the arrows from $A$ to $B$ alone: the noise dimensions are independent, and each $x_i$ is computed from its own $z_i$ and $x_A$, so the moving dimensions are independent of one another *given* $x_A$, $p(x) = p(x_A)\prod_{i \in B} p(x_i \mid x_A)$. A stack is deeper: output $i$ depends on input $j$ if some path of arrows leads through the layers from $j$ to $i$. It can be read off the masks, before any training.
 #
 # With depth, one numerical warning. Scales multiply. If each $s$ stays below 2, a dimension that moves in 32 layers can grow by $e^{64}$, about $6 \cdot 10^{27}$: float32 ends at $3 \cdot 10^{38}$. Unbounded, one layer with $s = 90$ overflows alone, and an outlier is enough for that. So `conditioner` bounds $s$ by a $\tanh$; the price is that one layer cannot stretch by more than $e^2$.
 
@@ -1092,12 +1094,14 @@ from flowkit.lab.nets import apply_mlp, mlp_weights
 
 def as_flow(stack):
     """The stack as flowkit has it: there a network sees, and gives, only what its layer needs."""
-    layers = []
-    for mask, ((W, b), *middle, (V, c)) in stack:
+
+    def small(mask, net, x_kept):
+        (W, b), *middle, (V, c) = net
         moved = (~mask).repeat_interleave(2)
-        small = [(W[mask], b), *middle, (V[:, moved], c[moved])]
-        layers.append(Coupling(mask, partial(apply_mlp, small), affine()))
-    return Flow(StandardNormal(len(mask)), Compose(*layers))
+        return apply_mlp([(W[mask], b), *middle, (V[:, moved], c[moved])], x_kept)
+
+    layers = [Coupling(mask, partial(small, mask, net), affine()) for mask, net in stack]
+    return Flow(StandardNormal(len(stack[0][0])), Compose(*layers))
 
 
 def judge(returned, stack, data, steps, rate):
