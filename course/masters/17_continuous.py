@@ -111,7 +111,7 @@ plots.show(
 #
 # The simplest *solver* takes short straight steps, $x(t + h) \approx x(t) + h\,g(t, x(t))$: *Euler's method*. Each is a residual layer, the point plus a network of it. The limit of ever more and shorter ones is a *neural ODE*, and as a density a *continuous normalizing flow*, CNF.
 #
-# Is it a bijection? The way back is the same equation from $t = 1$ to $t = 0$. It fails only if two paths meet, and they cannot if $g$ is *Lipschitz* in $x$: if $\lVert g(t,x) - g(t,y)\rVert \le L \lVert x - y\rVert$ for some number $L$, the distance of two paths shrinks at most like $e^{-Lt}$, and never to zero. (In a picture of the plane paths may cross, at *different* times.) A network of $\tanh$ layers is Lipschitz whatever its weights. So a demand on the *map*, to be bijective, has become a mild demand on the *field*. The price: on the line, paths that cannot meet keep their order, and only increasing maps are left.
+# Is it a bijection? The way back is the same equation from $t = 1$ to $t = 0$. It fails only if two paths meet, or one runs off to infinity. Neither can happen if $g$ is *Lipschitz* in $x$: if $\lVert g(t,x) - g(t,y)\rVert \le L \lVert x - y\rVert$ for some number $L$, the distance $r$ of two paths obeys $dr/dt \ge -Lr$: it shrinks at most like $e^{-Lt}$, never to zero. A network of $\tanh$ layers is Lipschitz whatever its weights. So a demand on the *map*, to be bijective, has become a mild demand on the *field*. The price: on the line, paths that cannot meet keep their order, and only increasing maps are left.
 #
 # A *solver's* map is another matter. Take $g(x) = -4x$ on the line. The exact flow is $z = e^{-4}x$, with log-derivative $-4$. Each of $n$ Euler steps multiplies by $1 - 4/n$. **Guess first:** for which $n$ has their map no inverse?
 
@@ -328,7 +328,15 @@ predict(
 # %% tags=["show"]
 import time
 
-my_divergence = check.yours("continuous.divergence", otherwise=divergence)
+
+def reference_divergence(weights, t, x, probes=None):
+    field = partial(apply_field, weights)
+    if probes is None:
+        return continuous.exact_divergence(field, t, x)[1]
+    return continuous.hutchinson_divergence(field, t, x, probes)[1]
+
+
+my_divergence = check.yours("continuous.divergence", otherwise=reference_divergence)
 torch.manual_seed(0)
 D, N = 16, 50_000
 full = torch.randn(D, D) / 4
@@ -367,7 +375,7 @@ for D in (16, 64, 256):
     print(f"{D:31} {ms[0]:11.2f} {ms[1]:13.2f} {ms[2]:13.2f}")
 
 # %% [markdown] exercise="transport" title="a point and its log-det, in one solve" difficulty=3 importance=5 minutes=15
-# Signs square to 1, so only what stands beside the diagonal disturbs a Rademacher probe: its variance is $2\sum_{i \ne j} S_{ij}^2$ with $S = (A + A^\top)/2$. Gaussian probes add $2\sum_i S_{ii}^2$. The mean of K probes has a K-th of either.
+# The Jacobian costs the same D products as its exact trace: the trace saves the determinant alone. The gain is the column of one probe. Signs square to 1, so only what stands beside the diagonal disturbs a Rademacher probe: its variance is $2\sum_{i \ne j} S_{ij}^2$ with $S = (A + A^\top)/2$. Gaussian probes add $2\sum_i S_{ii}^2$. The mean of K probes has a K-th of either.
 #
 # Now the flow. Let a point carry its log-det along: the *state* is the pair $(x, \ell)$, with $dx/dt = g(t, x)$ and $d\ell/dt = \operatorname{tr} \partial g/\partial x$, from $\ell = 0$. One solve gives both. Write `transport(weights, x, t0, t1, steps, probes=None)`, which takes points `(..., D)` from time `t0` to `t1` and returns the pair (points, log-det), of shapes `(..., D)` and `(...)`.
 #
@@ -1307,7 +1315,7 @@ play(
 # - A tolerance buys accuracy for evaluations, and only smooth fields are cheap.
 # - Likelihood solves in every training step; flow matching is a regression.
 #
-# So the determinant became a trace, and the demand on the map a mild one on the field. On the moons likelihood wins: 200 steps of it come nearer than 5,000 of matching. The second table above says why large models are matched: a step of likelihood costs many times as much, with the exact trace ever more as $D$ grows. Either way, each $\log p$ is a solve.
+# On the moons likelihood wins: 200 steps of it come nearer than 5,000 of matching. The second table above says why large models are matched: a step of likelihood costs many times as much, with the exact trace ever more as $D$ grows. 
 #
 # **The words of this lesson**
 #
