@@ -11,7 +11,7 @@ test: .venv/ready-for-tests
 	.venv/bin/python -m pytest -n 2 --dist loadgroup
 
 quick: .venv/ready-for-tests
-	.venv/bin/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser"
+	.venv/bin/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser and not heavy"
 
 lessons: $(READY)
 	.venv/bin/autograder build
@@ -21,6 +21,7 @@ classroom: $(READY)
 	.venv/bin/autograder classroom
 
 bench: .venv/ready-for-tests
+	.venv/bin/python -m pytest -m heavy
 	for side in benchmarks/*.py; do .venv/bin/python $$side || exit 1; done
 
 habits: .venv/ready-for-tests

@@ -173,7 +173,7 @@ def test_killed_at_each_step_nothing_is_lost(built, course, runs, tmp_path):
 
 
 @LINUX
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_fifty_killed_at_random_moments_nothing_is_lost(built, course, runs, tmp_path):
     """Runner, with the writer in it, and workers in turn; students hand in for the first time and again."""
     draw = random.Random(0)

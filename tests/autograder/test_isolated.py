@@ -4,7 +4,6 @@ import copy
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -118,7 +117,7 @@ def test_what_is_withheld_is_read_from_the_syllabus(fixture_course, tmp_path):
 # Against nbgrader's own engine.
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("topic", LESSONS)
 def test_the_same_scores_and_messages_as_nbgrader_on_the_whole_bank(real_course, topic):
     """Notebook k has in every exercise the k-th thing that can be typed into it."""
@@ -134,27 +133,7 @@ def test_the_same_scores_and_messages_as_nbgrader_on_the_whole_bank(real_course,
     isolated.close()
 
 
-@pytest.mark.slow
-def test_a_warm_engine_is_many_times_faster_than_nbgrader(real_course):
-    require(3)
-    work = reference(real_course, real_course.lesson("start"))
-    seconds = {}
-    for engine, times in ((IsolatedEngine, 7), (NbgraderEngine, 2)):
-        grader = engine(real_course.source)
-        grader.grade(work)
-        runs = []
-        for _ in range(times):
-            begin = time.perf_counter()
-            grader.grade(work)
-            runs.append(time.perf_counter() - begin)
-        seconds[engine] = min(runs)
-    assert seconds[NbgraderEngine] > 10 * seconds[IsolatedEngine]
-
-
-# Other nbgrader courses.
-
-
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_course_of_nbgrader_s_quickstart_is_graded_as_nbgrader_does(tmp_path):
     require(3)
     command = [sys.executable, "-m", "nbgrader", "quickstart", "course"]
