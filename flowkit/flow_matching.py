@@ -7,6 +7,9 @@ from data to noise, as everywhere; Lipman et al. 2023 and Liu et al. 2023 run it
 field at t is minus ours at 1 - t.
 """
 
+from collections.abc import Callable, Iterable
+
+import torch
 from torch import Tensor
 
 from flowkit.ode import Field
@@ -15,7 +18,6 @@ from flowkit.ode import Field
 def straight_path(x: Tensor, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """x_t = (1 - t) x + t z and its velocity z - x, both (..., D), for data x, noise z and times t (...).
 
-    >>> import torch
     >>> straight_path(torch.zeros(2), torch.ones(2), torch.tensor(0.25))
     (tensor([0.2500, 0.2500]), tensor([1., 1.]))
     """
@@ -30,13 +32,47 @@ def flow_matching_loss(field: Field, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
     field, for all points at their own times, and no solve. Its minimum is not 0, but the variance of z - x
     given x_t: many paths pass one point. Lipman et al. 2023; Liu et al. 2023; Tong et al. 2024.
 
-    >>> import torch
     >>> x, z = torch.zeros(3, 2), torch.ones(3, 2)
     >>> flow_matching_loss(lambda t, y: torch.zeros_like(y), x, z, torch.rand(3))
     tensor(2.)
     """
     points, velocity = straight_path(x, z, t)
     return (field(t, points) - velocity).square().sum(-1).mean()
+
+
+def matching_batches(field: Field) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """The loss of a batch x, with noise and times drawn from a generator: what `fit_batches` takes."""
+
+    def loss(x: Tensor, generator: torch.Generator) -> Tensor:
+        z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        return flow_matching_loss(field, x, z, torch.rand(len(x), generator=generator, dtype=x.dtype))
+
+    return loss
+
+
+def fit_batches(
+    loss: Callable[[Tensor, torch.Generator], Tensor],
+    parameters: Iterable[Tensor],
+    data: Tensor,
+    steps: int,
+    rate: float,
+    batch: int = 256,
+    seed: int = 0,
+) -> None:
+    """Lowers loss(x, generator) over batches x of the data, by Adam, in place; the step size falls to zero.
+
+    >>> shift = torch.zeros(1, requires_grad=True)
+    >>> fit_batches(lambda x, generator: (x - shift).square().mean(), [shift], torch.ones(9, 1), 200, 0.1)
+    >>> round(shift.item(), 2)
+    1.0
+    """
+    draws = torch.Generator().manual_seed(seed)
+    adam = torch.optim.Adam(parameters, lr=rate)
+    for step in range(steps):
+        adam.param_groups[0]["lr"] = rate * (1 - step / steps)
+        adam.zero_grad()
+        loss(data[torch.randint(len(data), (batch,), generator=draws)], draws).backward()
+        adam.step()
 
 
 def gaussian_field(mean: Tensor, std: Tensor) -> Field:
@@ -47,7 +83,6 @@ def gaussian_field(mean: Tensor, std: Tensor) -> Field:
     elementwise. Its loss is pi/2 times the sum of std, and no field has less; its flow is
     z = (x - mean) / std.
 
-    >>> import torch
     >>> field = gaussian_field(torch.zeros(1), 2 * torch.ones(1))
     >>> field(torch.tensor(0.0), torch.ones(1))
     tensor([-1.])

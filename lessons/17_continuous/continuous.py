@@ -60,17 +60,13 @@ from flowkit.lab import targets
 
 moons = targets.two_moons()
 moons_field = trainable(mlp_weights(3, 2, (64, 64), seed=0))
-optimizer = torch.optim.Adam([w for layer in moons_field for w in layer])
-torch.manual_seed(0)
-for k in range(1500):
-    optimizer.param_groups[0]["lr"] = 1e-2 * (1 - k / 1500)
-    x = moons.sample(256, seed=k)
-    loss = flow_matching.flow_matching_loss(
-        partial(apply_field, moons_field), x, torch.randn_like(x), torch.rand(256)
-    )
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+flow_matching.fit_batches(
+    flow_matching.matching_batches(partial(apply_field, moons_field)),
+    [w for layer in moons_field for w in layer],
+    moons.sample(100_000, seed=0),
+    steps=1500,
+    rate=1e-2,
+)
 moons_field = detached(moons_field)
 
 
@@ -569,20 +565,13 @@ check.that("continuous.solve_adaptive", judge, cases, use=without_the_counts)
 # Hidden tests run here when your work is graded: 2 points.
 
 # %% tags=["show", "hide-input"]
-from flowkit.ode import HEUN, slopes_of
+from flowkit.adaptive_ode import heun_euler
+from flowkit.ode import HEUN
 
 
 def reference_adaptive(weights, x, tolerance):
-    t, h, times, tried, g = 0.0, 0.1, [0.0], 0, partial(apply_field, weights)
-    while 1 - t > 1e-9:
-        h, tried = min(h, 1 - t), tried + 1
-        k1, k2 = slopes_of(HEUN, g, t, h, x)
-        error = float((k2 - k1).abs().max()) * h / 2
-        if error <= tolerance:
-            t, x = t + h, x + h / 2 * (k1 + k2)
-            times.append(t)
-        h *= min(5.0, max(0.2, 0.9 * math.sqrt(tolerance / max(error, 1e-300))))
-    return x, [*times[:-1], 1.0], 2 * tried
+    solution = heun_euler(partial(apply_field, weights), x, tolerance)
+    return solution.y, solution.times, solution.evaluations
 
 
 def with_turn(weights, at=0.37, gain=1000):
@@ -977,22 +966,12 @@ check.that("continuous.fit_cnf", judge, [("matching", start, data, 500, 1e-2)])
 
 # %% tags=["show", "hide-input"]
 def library_fit(how, weights, data, steps, rate):
-    weights = trainable(weights)
-    optimizer = torch.optim.Adam([w for layer in weights for w in layer])
-    generator = torch.Generator().manual_seed(0)
-    for k in range(steps):
-        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
-        x = data[torch.randint(len(data), (256,), generator=generator)]
-        if how == "likelihood":
-            z, log_det = reference_transport(weights, x, 0.0, 1.0, 4)
-            loss = -(normal_log_density(z) + log_det).mean()
-        else:
-            z, t = torch.randn(x.shape, generator=generator), torch.rand(len(x), generator=generator)
-            loss = flow_matching.flow_matching_loss(partial(apply_field, weights), x, z, t)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return detached(weights)
+    mine = trainable(weights)
+    loss = flow_matching.matching_batches(partial(apply_field, mine))
+    if how == "likelihood":
+        loss = lambda x, generator: -log_prob(mine, x, 4).mean()  # noqa: E731
+    flow_matching.fit_batches(loss, [w for layer in mine for w in layer], data, steps, rate)
+    return detached(mine)
 
 
 fit = check.yours("continuous.fit_cnf", otherwise=library_fit)
@@ -1004,8 +983,8 @@ start, data, unseen = (
 box, fitted, results = (-4.0, 4.0, -4.0, 4.0), {}, {}
 
 
-def log_prob(weights, x):
-    z, log_det = reference_transport(weights, x, 0.0, 1.0, 20)
+def log_prob(weights, x, steps=20):
+    z, log_det = reference_transport(weights, x, 0.0, 1.0, steps)
     return normal_log_density(z) + log_det
 
 
@@ -1085,7 +1064,7 @@ play(
 # - A tolerance buys accuracy for evaluations, and only smooth fields are cheap.
 # - Likelihood solves in every training step; flow matching is a regression.
 #
-# On the moons likelihood wins: 200 steps of it come nearer than 5,000 of matching. The second table above says why large models are matched: a step of likelihood costs many times as much, with the exact trace ever more as $D$ grows. 
+# On the moons likelihood wins: 200 steps of it come nearer than 5,000 of matching. The second table above says why large models are matched: a step of likelihood costs many times as much, with the exact trace ever more as $D$ grows.
 #
 # **The words of this lesson**
 #
