@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 
 from autograder.course import Course  # noqa: E402
 from autograder.master import read_master, solved  # noqa: E402
-from flowkit import autoregressive  # noqa: E402
 from flowkit.lab.nets import apply_masked, masked_weights  # noqa: E402
+from flowkit.made import made_masks  # noqa: E402
 
 COURSE = Course(Path(__file__).parents[2] / "course")
 
@@ -75,7 +75,7 @@ def test_units_computed_once_sample_what_plain_passes_sample(page):
 
 @pytest.mark.parametrize("order", [[0], [2, 0, 1], [1, 3, 0, 2]])
 def test_masked_networks_read_what_their_masks_let_through(order):
-    masks = autoregressive.made_masks(order, [8, 9])
+    masks = made_masks(order, [8, 9])
     net = masked_weights(masks, size=2, seed=1, zero_last=False, dtype=torch.float64)
     x = torch.randn(20, len(order), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     jacobians = torch.func.vmap(torch.func.jacrev(lambda x: apply_masked(net, x)))(x)
@@ -86,5 +86,5 @@ def test_masked_networks_read_what_their_masks_let_through(order):
 
 
 def test_masked_networks_start_at_zero():
-    net = masked_weights(autoregressive.made_masks([1, 0], [4]), size=3)
+    net = masked_weights(made_masks([1, 0], [4]), size=3)
     assert (apply_masked(net, torch.ones(2, 5, 2)) == torch.zeros(2, 5, 6)).all()
