@@ -16,6 +16,7 @@ import inspect
 import linecache
 import os
 import random
+import re
 import sys
 import textwrap
 import traceback
@@ -33,7 +34,7 @@ from autograder.compare import compare, copied, describe_type, same_arrays, tole
 from autograder.diagnosis import Finding, Trial
 
 SEED = "AUTOGRADER_SEED"  # set while grading, a value for each student
-HIDDEN = diagnosis.HIDDEN  # not empty while a hidden test runs: messages then show no inputs
+HIDDEN = diagnosis.HIDDEN  # not empty while a hidden test runs: messages then show no values
 WIDTH = 88  # of messages: notebooks break the lines of an error within words
 
 _passed: dict[str, Any] = {}
@@ -138,7 +139,8 @@ def that(
 ) -> None:
     """On each case, judge(returned, *args) finds what the student's function returned to be right.
 
-    judge: None when it is right, else a sentence for the student. cases, use and hidden as in `values`.
+    judge: None when it is right, else a sentence for the student. cases, use and hidden as in `values`. Of a
+    hidden test's sentence the student sees what stands in the judge's source, and "…" for what it fills in.
     """
     answer = _find(exercise, sys._getframe(1).f_globals)
     trials = [_trial(case, judge, skip=1) for case in cases]
@@ -151,7 +153,7 @@ def that(
             if error is not None:
                 _fail(exercise, *_outcome_of_error(exercise, error, answer, trial))
             if sentence is not None or trial.changed:
-                finding = _finding_of_judge(exercise, trials[:number], sentence, use, rewind)
+                finding = _finding_of_judge(exercise, trials[:number], sentence, judge, use, rewind)
                 _fail(exercise, NotRight, finding)
     _succeed(exercise, answer.found, len(trials), hidden)
 
@@ -197,7 +199,7 @@ def without(exercise: str, *forbidden: str) -> None:
             f"{_name(exercise)} is to do without {' and '.join(name.lstrip('.') for name in forbidden)}, and"
             f" your cell uses {name}:\n{text}\nWhich formula gives the same from what you have already?"
         )
-        _fail(exercise, NotRight, Finding("rule", (message,)))
+        _fail(exercise, NotRight, diagnosis.fixed("rule", message))
 
 
 def rng(exercise: str) -> np.random.Generator:
@@ -244,15 +246,15 @@ def _find(exercise: str, namespace: dict) -> _Answer:
     """Raises NotAttempted where there is nothing of that name, or an untouched body."""
     name = _name(exercise)
     if name not in namespace:
-        _fail(exercise, NotAttempted, Finding("missing", (_missing(name),)))
+        _fail(exercise, NotAttempted, diagnosis.fixed("missing", _missing(name)))
     found = namespace[name]
     if found is None or found is Ellipsis or _has_no_body(found):
-        _fail(
-            exercise, NotAttempted, Finding("empty", (f"{name} is still empty: its body is yours to write.",))
-        )
+        message = f"{name} is still empty: its body is yours to write."
+        _fail(exercise, NotAttempted, diagnosis.fixed("empty", message))
     if not callable(found):
-        message = f"{name} is {describe_type(found)} and should be a function. Is the name used twice?"
-        _fail(exercise, NotRight, Finding("not_callable", (message,)))
+        ask = "and should be a function. Is the name used twice?"
+        messages, hidden = (f"{name} is {describe_type(found)} {ask}",), (f"{name} is no function {ask}",)
+        _fail(exercise, NotRight, Finding("not_callable", messages, hidden))
     return _Answer(exercise, found, namespace, sys._getframe(2).f_code.co_filename)
 
 
@@ -372,7 +374,7 @@ def _named(exercise: str, trials: list[Trial], use: Callable | None, rewind: Cal
     """The first wrong answer of the bank that returns what the student's function did, on every input."""
     for answer in _wrong_answers(exercise):
         if all(_recognised(answer, trial, use, rewind) for trial in trials):
-            return Finding(f"named:{answer.name}", answer.messages)
+            return diagnosis.fixed(f"named:{answer.name}", *answer.messages)
     return None
 
 
@@ -386,7 +388,9 @@ def _wrong_answers(exercise: str) -> list[answers.Answer]:
 
 def _broken_law(broken: Exception) -> Finding:
     more = "Call forward and inverse on two or three points of your own, and look at shapes and values."
-    return Finding(f"law:{broken.law}", (f"The law '{broken.law}' is broken, {broken.message}", more))
+    first = f"The law '{broken.law}' is broken"
+    unseen = f"{first}. flowkit's check_bijection tells more: try it with other dimensions and shapes."
+    return Finding(f"law:{broken.law}", (f"{first}, {broken.message}", more), (unseen, more))
 
 
 def _named_bijection(exercise: str, found: Any, make: Callable, dim: Any, context: Any) -> Finding | None:
@@ -403,7 +407,7 @@ def _named_bijection(exercise: str, found: Any, make: Callable, dim: Any, contex
             except Exception:  # then it is another mistake
                 continue
             if same:
-                return Finding(f"named:{answer.name}", answer.messages)
+                return diagnosis.fixed(f"named:{answer.name}", *answer.messages)
     return None
 
 
@@ -441,7 +445,12 @@ def _recognised(answer: answers.Answer, trial: Trial, use: Callable | None, rewi
 
 
 def _finding_of_judge(
-    exercise: str, trials: list[Trial], sentence: str | None, use: Callable | None, rewind: Callable
+    exercise: str,
+    trials: list[Trial],
+    sentence: str | None,
+    judge: Callable,
+    use: Callable | None,
+    rewind: Callable,
 ) -> Finding:
     name = _name(exercise)
     for trial in trials:
@@ -450,10 +459,49 @@ def _finding_of_judge(
         return diagnosis.nothing_returned(name)
     found = _named(exercise, trials, use, rewind) or diagnosis.changed_in_place(name, trials)
     call = trials[-1].call
-    return found or Finding("judged", (sentence, f"The call was {name}({call})." if call else _LOOK_AGAIN))
+    return found or Finding(
+        "judged",
+        (sentence, f"The call was {name}({call})." if call else _LOOK_AGAIN),
+        tuple(filter(None, [_as_written(sentence or "", judge)])),
+    )
 
 
 _LOOK_AGAIN = "Print what your function returns, and hold it against the statement of the exercise."
+
+
+def _as_written(sentence: str, judge: Callable) -> str:
+    """Those parts of a judge's sentence that stand in its source, "…" for the others; "" if there are none.
+
+    Each part counts once: what a student hands back, and a judge repeats, is not to be spelt with them.
+    """
+    parts = [part for part in _texts(judge) if len(part) > 3]
+    if not parts:
+        return ""
+    pattern = "|".join(map(re.escape, sorted(parts, key=len, reverse=True)))
+    found, end = {}, 0
+    for match in re.finditer(pattern, sentence):
+        if match[0] not in found:
+            found[match[0]] = "…" if match.start() > end else ""
+            end = match.end()
+    tail = "…" if found and end < len(sentence) else ""
+    return "".join(gap + part for part, gap in found.items()) + tail
+
+
+def _texts(function: Callable) -> set[str]:
+    """The strings in a function's code, and in that of the functions beside it that it names."""
+    found, pending, seen = set(), [getattr(function, "__code__", None)], set()
+    beside = getattr(function, "__globals__", {})
+    while pending:
+        code = pending.pop()
+        if not isinstance(code, types.CodeType) or code in seen:
+            continue
+        seen.add(code)
+        found.update(part for part in code.co_consts if isinstance(part, str))
+        pending += code.co_consts
+        named = [beside.get(name) for name in code.co_names]
+        codes = [other.__code__ for other in named if type(other) is types.FunctionType]  # a stand-in is none
+        pending += [other for other in codes if other.co_filename == code.co_filename]
+    return found
 
 
 def _judged(judge: Callable, trial: Trial, answer: _Answer) -> tuple[str | None, BaseException | None]:
@@ -475,37 +523,40 @@ def _outcome_of_error(
     exercise: str, error: BaseException, answer: _Answer, trial: Trial
 ) -> tuple[type[Outcome], Finding]:
     name = _name(exercise)
-    kind, text = _told(error)
+    kind, text = error.kind if isinstance(error, StudentError) else type(error).__name__, str(error)
     if kind == "NotImplementedError":
-        said = f" It says: {text}." if text else ""
-        return NotAttempted, Finding(
-            "stub", (f"{name} is still to be written: it raises NotImplementedError.{said}",)
-        )
-    lines = [f"{name} raised {kind}: {text}" if text else f"{name} raised {kind}."]
+        first = f"{name} is still to be written: it raises NotImplementedError."
+        said = f"{first} It says: {text}." if text else first
+        return NotAttempted, Finding("stub", (said,), (first,))
+    usual = kind if kind in _USUAL else "an exception of its own"  # a type's name can be made of the input
+    lines, unseen = [_raised(name, kind, text)], [_raised(name, usual, "")]
     where = (error.line, error.text) if isinstance(error, StudentError) else _own_line(error, answer)
     if where and where[0] is not None:
-        lines.append(f"Your line {where[0]}:  {where[1].strip()}")
+        line = f"Your line {where[0]}:  {where[1].strip()}"
+        lines.append(line)
+        unseen.append(line)
     elif kind == "TypeError":
         lines.append(
             f"It is called as {name}({', '.join([*trial.names[: len(trial.args)], *trial.kwargs])})."
         )
-    if kind == "RecursionError":
-        lines[0] = (
-            f"{name} calls itself without end. Which input stops it, and does each call come closer to it?"
-        )
-    if kind == "SystemExit":
-        lines[0] = f"{name} calls exit(): a function ends with return."
     if trial.call:
         lines.append(f"The input was {trial.call}.")
-    return ErrorInYourCode, Finding(f"error:{kind}", ("\n".join(lines), _more_about(kind, text)))
+    messages, hidden = (
+        ("\n".join(lines), _more_about(kind, text)),
+        ("\n".join(unseen), _more_about(usual, "")),
+    )
+    return ErrorInYourCode, Finding(f"error:{kind}", messages, hidden)
 
 
-def _told(error: BaseException) -> tuple[str, str]:
-    """Kind and text of what the student's code raised. In a hidden test both could carry its inputs out."""
-    kind = error.kind if isinstance(error, StudentError) else type(error).__name__
-    if not os.environ.get(HIDDEN):
-        return kind, str(error)
-    return kind if hasattr(builtins, kind) else "an exception of its own", ""
+_USUAL = {*dir(builtins), "AxisError", "LinAlgError"}
+
+
+def _raised(name: str, kind: str, text: str) -> str:
+    if kind == "RecursionError":
+        return f"{name} calls itself without end. Which input stops it, and does each call come closer to it?"
+    if kind == "SystemExit":
+        return f"{name} calls exit(): a function ends with return."
+    return f"{name} raised {kind}: {text}" if text else f"{name} raised {kind}."
 
 
 def _more_about(kind: str, said: str) -> str:
@@ -548,10 +599,10 @@ def _own_line(error: BaseException, answer: _Answer) -> tuple[int, str] | None:
 
 
 def _fail(exercise: str, outcome: type[Outcome], finding: Finding) -> None:
-    """Raises the outcome. The second and the third failure of one kind say more."""
+    """Raises the outcome. The second and third failure of one kind say more; hidden tests show no values."""
     _passed.pop(exercise, None)
     _failures[exercise, finding.kind] += 1
-    messages = finding.messages
+    messages = (finding.hidden or (diagnosis.UNSEEN,)) if os.environ.get(HIDDEN) else finding.messages
     if outcome is NotRight and len(messages) == 1:
         messages = (*messages, diagnosis.MORE)
     said = messages[: _failures[exercise, finding.kind]]

@@ -3,11 +3,10 @@
 The order: nothing came back; a named wrong answer of the bank returns the same; an argument was changed in
 place; type, shape, dtype; one word for every input; NaN and infinity; the field's general slips; what tells
 right inputs from wrong.
-No message shows the expected numbers.
+No message shows the expected numbers. What hidden tests say, Finding.hidden, shows no values at all.
 """
 
 import math
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -35,6 +34,10 @@ from autograder.compare import (
 )
 
 HIDDEN = "AUTOGRADER_HIDDEN"  # the environment variable that says that a hidden test runs
+UNSEEN = (
+    "It is not right for an input that only the grader sees. Try inputs of your own: a single point, a batch,"
+    " other shapes and dtypes, large values and zero."
+)
 MORE = "The hints below the statement of the exercise are titled by symptom: which of them fits?"
 
 
@@ -57,14 +60,12 @@ class Trial:
 
     @property
     def call(self) -> str:
-        if os.environ.get(HIDDEN) and (self.args or self.kwargs):
-            return "inputs that only the grader sees"
         return show_call(self.names, self.args, self.kwargs)
 
     @property
     def on_paper(self) -> bool:
         """Whether a student sees the inputs whole, and can work with them by hand."""
-        return not os.environ.get(HIDDEN) and few([*self.args, *self.kwargs.values()])
+        return few([*self.args, *self.kwargs.values()])
 
     @property
     def points(self) -> np.ndarray | None:
@@ -75,10 +76,21 @@ class Trial:
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong (kind, for counting) and what to say about it: at first, then more and more."""
+    """What is wrong (kind, for counting) and what to say about it: at first, then more and more.
+
+    hidden: what a hidden test says instead; UNSEEN where it is empty. Fixed words, and the names and lines
+    that the student has: no input, nothing that came back, nothing that stands in the test. What a function
+    returns may be its input in disguise, be it as a number, a shape, a key or the name of a type.
+    """
 
     kind: str
     messages: tuple[str, ...]
+    hidden: tuple[str, ...] = ()
+
+
+def fixed(kind: str, *messages: str) -> Finding:
+    """A finding whose messages show no values: hidden tests say them too."""
+    return Finding(kind, messages, messages)
 
 
 def explain(name: str, trials: list[Trial], named: Callable[[], Finding | None]) -> Finding:
@@ -105,7 +117,7 @@ def explain(name: str, trials: list[Trial], named: Callable[[], Finding | None])
 def nothing_returned(name: str) -> Finding:
     """None came back where something else should have."""
     more = "A value that is computed, or printed, is not yet returned: the last line that runs hands it back."
-    return Finding("none", (f"{name} returned None. Is there a return?", more))
+    return fixed("none", f"{name} returned None. Is there a return?", more)
 
 
 def changed_in_place(name: str, trials: list[Trial]) -> Finding | None:
@@ -113,17 +125,13 @@ def changed_in_place(name: str, trials: list[Trial]) -> Finding | None:
     changed = next((trial.changed for trial in trials if trial.changed), None)
     if not changed:
         return None
-    return Finding(
-        "in_place",
-        (
-            f"{name} changes its argument {' and '.join(changed)} in place: whoever called it still needs"
-            " the old"
-            " values. Which line writes into it?",
-            "Assignments such as x[...] = ..., x += ... and methods that end in an underscore write into"
-            " the array"
-            " that came in. Make a new array, or work on a copy.",
-        ),
+    why = "in place: whoever called it still needs the old values. Which line writes into it?"
+    more = (
+        "Assignments such as x[...] = ..., x += ... and methods that end in an underscore write into the"
+        " array that came in. Make a new array, or work on a copy."
     )
+    first = f"{name} changes its argument {' and '.join(changed)} {why}"
+    return Finding("in_place", (first, more), (f"{name} changes an argument {why}", more))
 
 
 # Type, length, shape, dtype.
@@ -136,8 +144,19 @@ def _wrong_form(name: str, bad: list[Trial]) -> Finding | None:
             problem = trial.problem
             if problem and problem.kind == kind:
                 first = f"{_subject(name, problem)} {words(trial, problem)}"
-                return Finding(kind, (first, f"The call was {name}({trial.call})."))
+                hidden = f"{name} returned {OTHER_FORM[kind]}, for an input that only the grader sees."
+                if kind == "shape":
+                    hidden += f" {_shape_in_words(trial, problem)}"
+                return Finding(kind, (first, f"The call was {name}({trial.call})."), (hidden,))
     return None
+
+
+OTHER_FORM = {
+    "type": "another type of value than is asked for",
+    "length": "another number of values than is asked for",
+    "shape": "another shape than is asked for",
+    "dtype": "entries of another type than is asked for",
+}
 
 
 def _subject(name: str, problem: Problem) -> str:
@@ -212,22 +231,29 @@ def _wrong_dtype(trial: Trial, problem: Problem) -> str:
 
 
 def _wrong_shape(trial: Trial, problem: Problem) -> str:
-    came, wanted = np.shape(as_array(problem.returned)), np.shape(as_array(problem.expected))
-    words = _shape_in_words(came, wanted, trial.points)
+    came, wanted = _shapes(problem)
     asked = f"shape {wanted}" if wanted else "a single number"
     if _is_word(problem.expected):
-        asked, words = "True or False", "There is an answer for each entry: how do they combine into one?"
-    return f"returned shape {came}, where {asked} is asked for. {words}" if came else words
+        asked = "True or False"
+    given = f" for an input of shape {trial.points.shape}" if trial.points is not None else ""
+    returned = f"shape {came}" if came else f"one number{given}"
+    return f"returned {returned}, where {asked} is asked for. {_shape_in_words(trial, problem)}"
 
 
-def _shape_in_words(came: tuple, wanted: tuple, points: np.ndarray | None) -> str:
-    given = f" for an input of shape {points.shape}" if points is not None else ""
+def _shapes(problem: Problem) -> tuple[tuple, tuple]:
+    return np.shape(as_array(problem.returned)), np.shape(as_array(problem.expected))
+
+
+def _shape_in_words(trial: Trial, problem: Problem) -> str:
+    """What the wrong shape may come from, in fixed words."""
+    (came, wanted), points = _shapes(problem), trial.points
+    if _is_word(problem.expected):
+        return "There is an answer for each entry: how do they combine into one?"
     rules: list[tuple[bool, str]] = [
         (
             not came and len(wanted) > 0,
-            f"returned one number{given}, where shape {wanted} is asked for: each point, or row, has a value"
-            " of its own."
-            " Do you sum over too many axes, or not use the input at all?",
+            "Each point, or row, has a value of its own. Do you sum over too many axes, or not use the input"
+            " at all?",
         ),
         (
             came == (*wanted, 1),
@@ -257,7 +283,7 @@ def _shape_in_words(came: tuple, wanted: tuple, points: np.ndarray | None) -> st
             " lost?",
         ),
     ]
-    default = f"What does each axis stand for, and where does it come from{given}?"
+    default = "What does each axis stand for, and where does it come from?"
     return next((words for holds, words in rules if holds), default)
 
 
@@ -274,20 +300,19 @@ def _not_finite(name: str, trials: list[Trial]) -> Finding | None:
     count = int((~np.isfinite(array)).sum())
     where = f"at {count} of {array.size} entries, " if array.size > 1 else ""
     first = f"{_subject(name, problem)} returned {what} {where}for {trial.call}."
-    told = _told_apart(trials, lambda t: bool(t.problem) and t.problem.kind == "nan")
+    told, unnamed = _told_apart(trials, lambda t: bool(t.problem) and t.problem.kind == "nan")
     if told:
         first += f" It happens {told}."
-    first += (
-        " Which step overflows, divides by zero, or takes the logarithm of something that is not positive?"
+    hidden = f"{name} returned NaN or infinity{f' {unnamed}' if unnamed else ''}."
+    ask = " Which step overflows, divides by zero, or takes the logarithm of something that is not positive?"
+    limits = (
+        "exp overflows beyond 709 in float64 and 88 in float32. Is there a form of the formula that never"
+        " leaves the range?"
     )
-    warned = trial.warnings and not os.environ.get(HIDDEN)  # a warning's text could carry the inputs out
-    said = f"Python warned: {trial.warnings[0]}. " if warned else ""
-    more = (
-        f"{said}The largest number that went in is {largest([*trial.args, *trial.kwargs.values()]):.3g}; exp"
-        " overflows beyond 709 in float64 and 88 in float32. Is there a form of the formula that never leaves"
-        " the range?"
-    )
-    return Finding("nan", (first, more))
+    said = f"Python warned: {trial.warnings[0]}. " if trial.warnings else ""
+    size = largest([*trial.args, *trial.kwargs.values()])
+    more = f"{said}The largest number that went in is {size:.3g}; {limits}"
+    return Finding("nan", (first + ask, more), (hidden + ask, limits))
 
 
 # Words: True, False, or a string.
@@ -305,7 +330,9 @@ def _word(name: str, trials: list[Trial]) -> Finding | None:
     if len(returned) > 1 or len(expected) == 1:
         return None
     first = f"{name} returned {returned.pop()} for every input. Which of them asks for another answer?"
-    return Finding("same_word", (first, "Which of its inputs does it use, and which should it?"))
+    hidden = f"{name} returned the same word for every input. Which of them asks for another answer?"
+    more = "Which of its inputs does it use, and which should it?"
+    return Finding("same_word", (first, more), (hidden, more))
 
 
 # The field's general slips: what came back is a known function of what should have.
@@ -454,7 +481,7 @@ def _slip_of(name: str, pairs: list) -> Finding | None:
     pairs = [(trial, _as_float(returned), _as_float(expected)) for trial, returned, expected in pairs]
     for slip in SLIPS:
         if all(_explains(slip, *pair) for pair in pairs):
-            return Finding(slip.kind, slip.messages_for(name))
+            return fixed(slip.kind, *slip.messages_for(name))
     return _lost_sign(name, pairs) or _constant(name, pairs)
 
 
@@ -507,7 +534,10 @@ def _naming(paths: list[Path], trials: list[Trial], finding: Finding) -> Finding
     if len(paths) == len(every):
         return finding
     first = f"Only {_in_a_row(paths)} of the answer {'is' if len(paths) == 1 else 'are'} wrong."
-    return replace(finding, messages=(f"{first} {finding.messages[0]}", *finding.messages[1:]))
+    parts_of_all = all(type(trial.expected) is tuple for trial in trials) and {len(p) for p in paths} == {1}
+    unseen = first if parts_of_all else "Only a part of the answer is wrong."
+    hidden = finding.hidden and (f"{unseen} {finding.hidden[0]}", *finding.hidden[1:])
+    return replace(finding, messages=(f"{first} {finding.messages[0]}", *finding.messages[1:]), hidden=hidden)
 
 
 def _in_a_row(paths: list[Path]) -> str:
@@ -519,8 +549,8 @@ def _exchanged(name: str, pairs: list) -> Finding | None:
     """False for True and True for False, everywhere."""
     if not all(r.dtype.kind == "b" and (r != e).all() for _, r, e in pairs):
         return None
-    return Finding(
-        "exchanged", (f"{name} returned True where False is right, and False for True. Is a not lost?",)
+    return fixed(
+        "exchanged", f"{name} returned True where False is right, and False for True. Is a not lost?"
     )
 
 
@@ -547,8 +577,8 @@ def _lost_sign(name: str, pairs: list) -> Finding | None:
     if all((expected >= 0).all() for _, _, expected in pairs):
         first = "The sizes are right, and some values are negative where none can be. Is an abs forgotten?"
         more = "A decreasing map has a negative derivative; the density it makes is still positive."
-        return Finding("abs_missing", (first, more) if re.search("densit|slope", name) else (first,))
-    return Finding("some_signs", ("Every size is right, and some signs are wrong. What decides the sign?",))
+        return fixed("abs_missing", *((first, more) if re.search("densit|slope", name) else (first,)))
+    return fixed("some_signs", "Every size is right, and some signs are wrong. What decides the sign?")
 
 
 def _constant(name: str, pairs: list) -> Finding | None:
@@ -561,30 +591,20 @@ def _constant(name: str, pairs: list) -> Finding | None:
     if np.ptp(np.abs(expected)) <= 1e-3:
         return None
     if np.ptp(np.abs(returned)) <= atol:
-        return Finding(
-            "same_number", (f"{name} returned {show(returned[0])} for everything. Does it use its inputs?",)
-        )
+        number, ask = show(returned[0]), "for everything. Does it use its inputs?"
+        unseen = f"{name} returned one number {ask}"
+        return Finding("same_number", (f"{name} returned {number} {ask}",), (unseen,))
     difference = returned - expected
     if np.allclose(difference, difference[0], rtol=10 * rtol, atol=10 * atol):
         halves = abs(difference[0]) / (0.5 * math.log(2 * math.pi))
         hint = " Does the density still integrate to one?" if abs(halves - round(halves)) < 1e-4 else ""
-        return Finding(
-            "constant",
-            (
-                f"{name} is off by the same constant everywhere. Which term does not depend on the"
-                f" input?{hint}",
-            ),
-        )
+        ask = f"Which term does not depend on the input?{hint}"
+        return fixed("constant", f"{name} is off by the same constant everywhere. {ask}")
     with np.errstate(all="ignore"):
         factor = returned / expected
     if np.isfinite(factor).all() and np.allclose(factor, factor[0], rtol=10 * rtol, atol=0):
-        return Finding(
-            "factor",
-            (
-                f"{name} is off by the same factor everywhere. Which constant multiplies the whole, or"
-                " should?",
-            ),
-        )
+        ask = "Which constant multiplies the whole, or should?"
+        return fixed("factor", f"{name} is off by the same factor everywhere. {ask}")
     return None
 
 
@@ -598,32 +618,45 @@ def _some_right(name: str, trials: list[Trial]) -> Finding | None:
     if pattern:
         return pattern
     paths = _wrong_paths(trials)
-    told = _told_apart(trials, lambda trial: bool(trial.problem))
+    told, unnamed = _told_apart(trials, lambda trial: bool(trial.problem))
+    hidden = (_some(name, unnamed, len(good), len(trials)),)
     if told:
-        first = (
-            f"{name} is right for the other inputs, and wrong {told}."
-            " What tells these inputs from the others?"
-        )
-        return _naming(paths, trials, Finding("some_inputs", (first, _came_back(name, bad[0]))))
+        first = _some(name, told, len(good), len(trials))
+        return _naming(paths, trials, Finding("some_inputs", (first, _came_back(name, bad[0])), hidden))
     if good:
         first = f"{name} is right for {len(good)} of {len(trials)} inputs. {_came_back(name, bad[0])}"
         more = f"It is right for {good[0].call}. What tells the two apart?"
-        return _naming(paths, trials, Finding("some_inputs", (first, more)))
+        return _naming(paths, trials, Finding("some_inputs", (first, more), hidden))
     return None
 
 
-def _told_apart(trials: list[Trial], is_bad: Callable[[Trial], bool]) -> str | None:
-    """The words for what the bad inputs have in common and no other input has: two at most."""
+def _some(name: str, told: str | None, good: int, every: int) -> str:
+    ask = "What tells these inputs from the others?"
+    if told:
+        return f"{name} is right for the other inputs, and wrong {told}. {ask}"
+    return f"{name} is right for {good} of {every} inputs that only the grader sees. {ask}"
+
+
+def _told_apart(trials: list[Trial], is_bad: Callable[[Trial], bool]) -> tuple[str | None, str | None]:
+    """The words for what the bad inputs have in common and no other input has: two at most.
+
+    First with the names and words among the arguments, then without them, for hidden tests.
+    """
     bad = [is_bad(trial) for trial in trials]
     if all(bad):
-        return None
-    properties = [dict(_properties(trial)) for trial in trials]
+        return None, None
+    points = [dict(_properties(trial)) for trial in trials]
+    every = [dict(_of_arguments(trial)) | found for trial, found in zip(trials, points, strict=True)]
+    return _telling(every, bad), _telling(points, bad)
+
+
+def _telling(properties: list[dict[str, bool]], bad: list[bool]) -> str | None:
     every = dict.fromkeys(words for found in properties for words in found)
     telling = [words for words in every if [found.get(words, False) for found in properties] == bad]
     return ", and ".join(telling[:2]) or None
 
 
-def _properties(trial: Trial) -> Iterator[tuple[str, bool]]:
+def _of_arguments(trial: Trial) -> Iterator[tuple[str, bool]]:
     given = dict([*zip(trial.names, trial.args, strict=False), *trial.kwargs.items()])
     words = {name: value for name, value in given.items() if _is_word(value)}
     for name, value in words.items():
@@ -634,6 +667,10 @@ def _properties(trial: Trial) -> Iterator[tuple[str, bool]]:
         yield f"when {name} is negative", value < 0
         yield f"when {name} is zero", value == 0
         yield f"when {name} is positive", value > 0
+
+
+def _properties(trial: Trial) -> Iterator[tuple[str, bool]]:
+    """Those of the points, and of the sizes of all, in fixed words."""
     points = trial.points
     if points is not None:
         yield f"when the points are {points.dtype}", True
@@ -659,7 +696,9 @@ def _pattern(name: str, bad: list[Trial]) -> Finding | None:
         wanted = [pattern(trial, right.shape) for (trial, _, _), right in zip(pairs, rights, strict=True)]
         fits = all(w is not None and np.array_equal(w, r) for w, r in zip(wanted, rights, strict=True))
         if fits and any(right.any() for right in rights):
-            return Finding("some_entries", (f"{_who(name, path)} is right {words}", _came_back(name, bad[0])))
+            first, unseen = f"{_who(name, path)} is right {words}", f"{name} is right {words}"
+            hidden = () if path else (unseen,)
+            return Finding("some_entries", (first, _came_back(name, bad[0])), hidden)
     return None
 
 
@@ -678,7 +717,8 @@ def _first_entry(name: str, trial: Trial) -> Finding | None:
         f"{_who(name, path)} is right at {int(right.sum())} of {right.size} entries. The first that is not is"
         f" [{', '.join(map(str, index))}], where {show(returned[index])} came back, for {trial.call}."
     )
-    return Finding("some_entries", (first,))
+    hidden = f"{name} is right at some entries and wrong at others, for an input that only the grader sees."
+    return Finding("some_entries", (first,), (hidden,))
 
 
 def _who(name: str, path: Path) -> str:
