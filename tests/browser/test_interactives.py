@@ -191,6 +191,46 @@ def test_the_picture_fits_its_page_and_its_theme(lab, artefacts, name, dark, wid
         page.close()
 
 
+def test_words_that_have_no_room_are_broken_or_moved_and_never_cut(lab):
+    lab.write("words.ipynb", WORDY)
+    page = lab.open("words.ipynb", width=560)
+    page.evaluate(WATCH_WORDS)
+    choose(page, "Run", "Run All Cells")
+    Interactive(page, 0).says("Drawn.")
+    said = page.evaluate("window.said")
+    assert {"from the left", "to the right"} < {words for words, *_ in said}
+    assert not any(words.startswith("a title") and words.endswith("narrow") for words, *_ in said)
+    for words, start, end, width in said:
+        assert start >= 0, words
+        assert end <= width, words
+    page.close()
+
+
+WORDY = """
+from flowkit.lab.widgets import play, slider
+def wordy(scene, at):
+    for i in range(2):
+        panel = scene.panel(i, of=2)
+        panel.axes(x=(0, 1), y=(0, 1), title="a title as long as this, for panels that are narrow", frame=False)
+        panel.text(0.98, 0.2, "from the left", align="left")
+        panel.text(0.02, 0.8, "to the right", align="right")
+    return "Drawn."
+play(wordy, at=slider(0, 1, 0.5))
+"""
+# Keeps all words that are drawn, where they begin and end, and how wide their canvas is.
+WATCH_WORDS = """() => {
+  window.said = [];
+  const pens = CanvasRenderingContext2D.prototype;
+  const draw = pens.fillText;
+  pens.fillText = function (words, x, y) {
+    const { actualBoundingBoxLeft: left, actualBoundingBoxRight: right } = this.measureText(words);
+    const at = this.getTransform().transformPoint(new DOMPoint(x, y)).x / devicePixelRatio;
+    window.said.push([words, at - left, at + right, this.canvas.clientWidth]);
+    draw.call(this, words, x, y);
+  };
+}"""
+
+
 # The brightness of the axes' words, the most opaque grey pixels left of the first panel.
 TEXT_BRIGHTNESS = """canvas => {
   const { data } = canvas.getContext("2d").getImageData(0, canvas.height / 5, 60, canvas.height / 2);

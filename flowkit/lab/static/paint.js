@@ -1,6 +1,7 @@
 // Draws an encoded scene (flowkit/lab/scene.py) on a 2-D canvas. Lengths are CSS pixels.
 
 const FONT = 12;
+const TITLE = `600 ${FONT + 1}px sans-serif`;
 const GAP = 18;
 const DASHES = { solid: [], dashed: [8, 5], dotted: [2, 4] };
 const FAR = 1e5; // canvases misdraw coordinates much beyond this
@@ -18,7 +19,7 @@ function bytesOf(buffers, array) {
 }
 
 function ticksOf([low, high], pixels, spacing) {
-  const wanted = Math.max(2, Math.floor(pixels / spacing));
+  const wanted = Math.max(3, Math.floor(pixels / spacing));
   const rough = (high - low) / wanted;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].find((m) => m * power >= rough) * power;
@@ -50,26 +51,39 @@ function legendOf(pen, panel, width) {
   return rows;
 }
 
+// The words of a title, in lines that fit this width.
+function titleOf(pen, panel, width) {
+  pen.font = TITLE;
+  const lines = [];
+  for (const word of panel.title ? panel.title.split(" ") : []) {
+    const longer = `${lines.at(-1)} ${word}`;
+    if (lines.length && pen.measureText(longer).width <= width) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines;
+}
+
 // Where each panel and its plotting area lie, for a canvas of this width.
 function layout(pen, header, width) {
   const count = header.panels.length;
   const columns = Math.max(1, Math.min(count, Math.floor((width + GAP) / (200 + GAP))));
   const share = Math.min((width - GAP * (columns - 1)) / columns, columns === 1 ? 640 : Infinity);
-  pen.font = `${FONT}px sans-serif`;
   const panels = header.panels.map((panel) => {
+    pen.font = `${FONT}px sans-serif`;
     const ticks = panel.frame ? ticksOf(panel.y, 200, 40) : [];
     const widest = Math.max(0, ...ticks.map((tick) => pen.measureText(tick.words).width));
     const left = panel.frame ? widest + 10 + (panel.ylabel ? FONT + 8 : 0) : 2;
     const last = panel.frame ? ticksOf(panel.x, share, 55).at(-1).words : "";
     const right = panel.frame ? Math.max(12, pen.measureText(last).width / 2 + 3) : 2;
     const legend = legendOf(pen, panel, share - left - right);
-    const top = 8 + (panel.title ? FONT + 10 : 0) + legend.length * (FONT + 6);
+    const title = titleOf(pen, panel, share - Math.abs(left - right));
+    const top = 8 + (title.length && 5 + title.length * (FONT + 5)) + legend.length * (FONT + 6);
     const bottom = panel.frame ? FONT + 10 + (panel.xlabel ? FONT + 8 : 0) : 2;
     const room = share - left - right;
     const ratio = panel.equal ? (panel.y[1] - panel.y[0]) / (panel.x[1] - panel.x[0]) : 0.55;
     const height = Math.max(panel.equal ? 40 : 150, Math.min(room * ratio, panel.equal ? 380 : 300));
     const plotWidth = panel.equal ? Math.min(room, height / ratio) : room;
-    return { left: left + (room - plotWidth) / 2, top, bottom, width: plotWidth, height, legend, equal: panel.equal };
+    return { left: left + (room - plotWidth) / 2, top, bottom, width: plotWidth, height, legend, title, equal: panel.equal };
   });
   let y = 0;
   for (let first = 0; first < count; first += columns) {
@@ -109,6 +123,7 @@ function paintPanel(pen, panel, box, buffers, ink, dark) {
   const map = {
     x: (v) => clamp(box.x + ((v - panel.x[0]) / (panel.x[1] - panel.x[0])) * box.width),
     y: (v) => clamp(box.y + box.height - ((v - panel.y[0]) / (panel.y[1] - panel.y[0])) * box.height),
+    box,
     colour: (c) => (c === TEXT_COLOUR ? ink : dark ? `color-mix(in srgb, ${c} 75%, white)` : c),
     ink,
   };
@@ -167,8 +182,10 @@ function paintWords(pen, panel, box, map) {
   pen.fillStyle = map.ink;
   pen.textAlign = "center";
   pen.textBaseline = "bottom";
-  pen.font = `600 ${FONT + 1}px sans-serif`;
-  if (panel.title) pen.fillText(panel.title, middle, legendTop - 4);
+  pen.font = TITLE;
+  box.title.forEach((line, k) => {
+    pen.fillText(line, middle, legendTop - 4 - (box.title.length - 1 - k) * (FONT + 5));
+  });
 }
 
 function paintEntry(pen, { layer }, x, y, map) {
@@ -240,6 +257,15 @@ function mark(pen, marker, x, y, r) {
   pen.fill();
 }
 
+// Where words begin that belong at x: those whose place is in the panel are moved rather than cut.
+function withinPanel(pen, { words, align }, { box }, x) {
+  const width = pen.measureText(words).width;
+  const end = box.x + box.width;
+  if (x < box.x || x > end || width > box.width) return x;
+  const before = { left: 0, center: width / 2, right: width }[align];
+  return Math.min(Math.max(x, box.x + before), end - width + before);
+}
+
 const LAYERS = {
   curve(pen, layer, buffers, map) {
     const path = numbersOf(buffers, layer.paths);
@@ -298,7 +324,7 @@ const LAYERS = {
     pen.font = `${layer.size}px sans-serif`;
     pen.textAlign = layer.align;
     pen.textBaseline = "middle";
-    if (at.length) pen.fillText(layer.words, map.x(at[0]), map.y(at[1]));
+    if (at.length) pen.fillText(layer.words, withinPanel(pen, layer, map, map.x(at[0])), map.y(at[1]));
   },
   arrow(pen, layer, buffers, map) {
     const ends = numbersOf(buffers, layer.ends);
