@@ -419,6 +419,7 @@ from IPython.display import display
 
 ORDERS = {"x₁, x₂, x₃, x₄": [0, 1, 2, 3], "x₄, x₃, x₂, x₁": [3, 2, 1, 0], "x₃, x₁, x₄, x₂": [2, 0, 3, 1]}
 NAMES = [f"x{digit}" for digit in "₁₂₃₄"]
+PARAMETERS = [f"μ{digit}, s{digit}" for digit in "₁₂₃₄"]
 
 
 def heights(n):
@@ -447,7 +448,7 @@ def draw_masks(scene, order, width, output):
             on_path = serves[k + 1][after] and serves[k][before] and reads[k][before].any()
             (thick if on_path else thin).append([(k, columns[k][before]), (k + 1, columns[k + 1][after])])
     graph, matrix = scene.panel(0, of=2), scene.panel(1, of=2)
-    graph.axes(x=(-0.5, 3.5), y=(0.2, 4.8), title="degrees, and the weights that are kept", frame=False)
+    graph.axes(x=(-0.9, 4.2), y=(0.2, 4.8), title="degrees, and the weights that are kept", frame=False)
     graph.lines(thin, colour=plots.GREY, alpha=0.35)
     graph.lines(thick, colour=plots.BLUE, width=2.5)
     for k, column in enumerate(columns):
@@ -455,12 +456,12 @@ def draw_masks(scene, order, width, output):
         for y, degree in zip(column, degrees[k].tolist(), strict=True):
             graph.text(k, y, str(degree), colour="white", size=11)
     for i, y in enumerate(columns[0]):
-        graph.text(-0.35, y, NAMES[i])
+        graph.text(-0.3, y, NAMES[i], align="right")
         chosen = plots.BLUE if i == output - 1 else plots.BLACK
-        graph.text(3.4, y, f"μ{'₁₂₃₄'[i]}, s{'₁₂₃₄'[i]}", colour=chosen)
-    matrix.axes(x=(-0.2, 4.6), y=(0.2, 5.2), title="which output (row) reads which input", frame=False)
+        graph.text(3.3, y, PARAMETERS[i], colour=chosen, align="left")
+    matrix.axes(x=(-0.6, 4.6), y=(0.2, 5.2), title="which output (row) reads which input", frame=False)
     for i in range(4):
-        matrix.text(0.2, 4 - i, f"μ{'₁₂₃₄'[i]}, s{'₁₂₃₄'[i]}")
+        matrix.text(0.42, 4 - i, PARAMETERS[i], align="right")
         matrix.text(i + 1, 4.75, NAMES[i])
     for i, j in torch.cartesian_prod(torch.arange(4), torch.arange(4)).tolist():
         x, y = j + 1, 4 - i
