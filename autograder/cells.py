@@ -98,17 +98,23 @@ class Notebook:
         }
 
     def _own_line(self, error):
-        """Number and text of the last line of a cell that the error went through."""
+        """Number and text of the last line that the error went through in the first cell that it met.
+
+        That is the cell that ran, or the one whose function was called. A helper from another cell is the
+        lesson's as a rule: what the student can mend is the line that called it.
+        """
         if isinstance(error, SyntaxError) and error.filename in self.files:
             return error.lineno, (error.text or "").rstrip()
-        own = [
-            (frame.f_code.co_filename, line)
-            for frame, line in traceback.walk_tb(error.__traceback__)
-            if frame.f_code.co_filename in self.files
-        ]
+        own = []
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            if frame.f_code is _Shell._run.__code__:
+                own.clear()  # so far there was a magic, and the cell is what it runs
+            elif frame.f_code.co_filename in self.files:
+                own.append((frame.f_code.co_filename, line))
         if not own:
             return None, ""
-        file, line = own[-1]
+        file = own[0][0]
+        line = dict(own)[file]  # of several lines in one file the last one stays
         lines = self.files[file].splitlines()
         return line, lines[line - 1][:500].rstrip() if 0 < line <= len(lines) else ""
 

@@ -230,12 +230,16 @@ def _written(answer: _Answer) -> tuple[str, str]:
     if cells is not None:
         sources = cells.fget(answer.found)
         return sources.get(_name(answer.exercise), ""), "\n".join(sources.values())
-    parts = vars(answer.found).values() if inspect.isclass(answer.found) else ()
-    method = next(filter(inspect.isfunction, parts), answer.found)
-    code = getattr(method, "__code__", None)
+    code = _code(answer.found)
     lines = linecache.getlines(code.co_filename) if code else []
     modules = {n: v.__name__ for n, v in answer.namespace.items() if inspect.ismodule(v)}
     return "".join(lines), "\n".join(f"import {module} as {name}" for name, module in modules.items())
+
+
+def _code(found: Any) -> types.CodeType | None:
+    """The code of a function, or of a class's first method; None where there is none."""
+    parts = vars(found).values() if inspect.isclass(found) else ()
+    return getattr(next(filter(inspect.isfunction, parts), found), "__code__", None)
 
 
 def _name(exercise: str) -> str:
@@ -581,9 +585,11 @@ def _more_about(kind: str, said: str) -> str:
 
 
 def _own_line(error: BaseException, answer: _Answer) -> tuple[int, str] | None:
-    """Number and text of the notebook's last line, outside of the test cell, that the error went through.
+    """Number and text of the last line that the error went through in the cell of the student's object.
 
-    Outside of a notebook, the student's function and the test may stand in one file.
+    A helper from another cell is the lesson's as a rule: what the student can mend is the line that called
+    it. Where that cell was not met, the first of the notebook's that was counts, the test cell aside. Outside
+    of a notebook, the student's function and the test may stand in one file.
     """
     code = getattr(answer.found, "__code__", None)
     one_file = code is not None and code.co_filename == answer.test_file
@@ -594,8 +600,10 @@ def _own_line(error: BaseException, answer: _Answer) -> tuple[int, str] | None:
     ]
     if not own:
         return None
-    file, line = own[-1]
-    return line, linecache.getline(file, line)
+    code = _code(answer.found)
+    home = code.co_filename if code and code.co_filename in dict(own) else own[0][0]
+    line = dict(own)[home]  # of several lines in one file the last one stays
+    return line, linecache.getline(home, line)
 
 
 def _fail(exercise: str, outcome: type[Outcome], finding: Finding) -> None:

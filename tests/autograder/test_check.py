@@ -145,6 +145,28 @@ def test_error_in_a_helper_of_the_test_names_the_students_line():
     assert "lambda" not in found.message.splitlines()[1]
 
 
+@pytest.mark.parametrize(
+    ("student", "line"),
+    [
+        (answer("y = 2 * x\n    return halved(y, slope)"), "Your line 4:  return halved(y, slope)"),
+        (
+            "class scaled_sum:\n    def __new__(cls, x, slope):\n        return halved(x, slope)\n",
+            "Your line 3:  return halved(x, slope)",
+        ),
+        ("import functools\nscaled_sum = functools.partial(halved)\n", "Your line 2:  return x / len(slope)"),
+    ],
+    ids=["in a function", "in a class", "an object without code of its own"],
+)
+def test_error_in_a_helper_from_another_cell_names_the_line_that_called_it(student, line):
+    namespace, file = {}, "<helper>"
+    helper = "def halved(x, slope):\n    return x / len(slope)\n"
+    linecache.cache[file] = (len(helper), None, helper.splitlines(keepends=True), file)
+    exec(compile(helper, file, "exec"), namespace)
+    with pytest.raises(check.ErrorInYourCode) as caught:
+        run(student, TEST, namespace)
+    assert line in caught.value.message
+
+
 def test_error_seen_only_elsewhere():
     """As the engine tells it: the student's function runs in another process."""
     student = (

@@ -50,6 +50,18 @@ def test_an_error_tells_kind_line_and_trace_and_the_next_cell_runs(process):
     assert run(process, "print(x)") == "1\n"
 
 
+def test_an_error_in_a_helper_from_another_cell_is_told_by_the_line_that_called_it(process):
+    process.run("def halved(x):\n    return x / len(x)", "helper")
+    process.run("def f(x):\n    y = 2 * x\n    return halved(y)", "f")
+    f = process.look(["f"])["f"]
+    with pytest.raises(check.StudentError) as caught:
+        f(3)
+    assert (caught.value.line, caught.value.text.strip()) == (3, "return halved(y)")
+    for source in ("z = 1\nhalved(z)", "%%time\nz = 1\nhalved(z)"):
+        error = process.run(source, "a")["error"]
+        assert (error["line"], error["text"]) == (2, "halved(z)")
+
+
 @pytest.mark.parametrize(
     ("source", "printed"),
     [
