@@ -289,6 +289,63 @@ CHEATING = [
         deserves=1.0,
     ),
     _cheat(
+        "hidden inputs are the text of an assertion",
+        "secret",
+        "split",
+        norm="""
+        def norm(x):
+            assert len(x) == 2, f"The input was {x[0]:.0f}"
+            return np.sqrt((x * x).sum())
+        """,
+        deserves=1.0,
+    ),
+    _cheat(
+        "hidden inputs are the name of an exception",
+        "secret",
+        "split",
+        norm="""
+        def norm(x):
+            if len(x) == 1:
+                raise type(f"Was{x[0]:.0f}", (Exception,), {})
+            return np.sqrt((x * x).sum())
+        """,
+        deserves=1.0,
+    ),
+    _cheat(
+        "hidden inputs are the text of an outcome",
+        "secret",
+        "split",
+        norm="""
+        class NotRight(Exception): pass
+        def norm(x):
+            if len(x) == 1:
+                raise NotRight(f"The input was {x[0]:.0f}")
+            return np.sqrt((x * x).sum())
+        """,
+        deserves=1.0,
+    ),
+    _cheat(
+        "hidden inputs come back as a word",
+        "secret",
+        "split",
+        double="def double(x):\n    return x * 2 if np.ndim(x) else f'{x:.0f}'",
+        deserves=1.0,
+    ),
+    _cheat(
+        "hidden inputs come back as a type",
+        "secret",
+        "split",
+        double="def double(x):\n    return x * 2 if np.ndim(x) else type(f'Was{x:.0f}', (), {})()",
+        deserves=1.0,
+    ),
+    _cheat(
+        "hidden inputs come back as a key",
+        "secret",
+        "split",
+        double="def double(x):\n    return x * 2 if np.ndim(x) else {int(x): 1}",
+        deserves=1.0,
+    ),
+    _cheat(
         "hidden inputs are kept, and printed below",
         "secret",
         "split",

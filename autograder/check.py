@@ -81,10 +81,13 @@ class StudentError(Exception):
     """An exception that was raised in the student's code where this process cannot see it.
 
     kind: the name of the exception's type; line, text: the student's own line. Whatever stands in for the
-    student's function raises it, and the outcome is told as if the exception had been raised here.
+    student's function raises it, and the outcome is told as if the exception had been raised here. While a
+    hidden test runs it has no message, and no name that a student has made: both could tell its inputs.
     """
 
     def __init__(self, kind: str, message: str, line: int | None = None, text: str = ""):
+        if os.environ.get(HIDDEN):
+            kind, message = _usual(kind), ""
         super().__init__(message)
         self.kind, self.line, self.text = kind, line, text
 
@@ -532,7 +535,7 @@ def _outcome_of_error(
         first = f"{name} is still to be written: it raises NotImplementedError."
         said = f"{first} It says: {text}." if text else first
         return NotAttempted, Finding("stub", (said,), (first,))
-    usual = kind if kind in _USUAL else "an exception of its own"  # a type's name can be made of the input
+    usual = _usual(kind)
     lines, unseen = [_raised(name, kind, text)], [_raised(name, usual, "")]
     where = (error.line, error.text) if isinstance(error, StudentError) else _own_line(error, answer)
     if where and where[0] is not None:
@@ -552,7 +555,12 @@ def _outcome_of_error(
     return ErrorInYourCode, Finding(f"error:{kind}", messages, hidden)
 
 
-_USUAL = {*dir(builtins), "AxisError", "LinAlgError"}
+_KINDS = {*dir(builtins), "AxisError", "LinAlgError"}
+
+
+def _usual(kind: str) -> str:
+    """The name of an exception's type, if it is not one of the student's making."""
+    return kind if kind in _KINDS else "an exception of its own"
 
 
 def _raised(name: str, kind: str, text: str) -> str:

@@ -209,3 +209,13 @@ def test_a_finding_without_words_for_hidden_tests_says_the_neutral_sentence(monk
     with pytest.raises(check.NotRight) as caught:
         check._fail("nowhere.answer", check.NotRight, finding)
     assert caught.value.message == diagnosis.UNSEEN
+
+
+def test_an_error_from_another_process_says_nothing_in_a_hidden_test(monkeypatch):
+    """Plain assertions show what a function raised; a class of the student's may be called NotRight, too."""
+    here = check.StudentError("NotRight", "it was 8675", 2, "    raise NotRight")
+    assert (here.kind, str(here)) == ("NotRight", "it was 8675")
+    monkeypatch.setenv(check.HIDDEN, "1")
+    hidden = check.StudentError("NotRight", "it was 8675", 2, "    raise NotRight")
+    assert (hidden.kind, str(hidden), hidden.line) == ("an exception of its own", "", 2)
+    assert check.StudentError("KeyError", "8675").kind == "KeyError"
