@@ -26,6 +26,7 @@ from autograder.master import (
 )
 
 LESSON_TABLE = "<!-- lessons -->"
+SHORT_TEST = 15  # lines of a public test that stay in view
 END_OF_TABLE = "<!-- end of lessons -->"  # in README.md, which keeps its marks
 
 
@@ -159,6 +160,8 @@ def _source_cells(course: Course, master: Master) -> Iterator:
         source = cell.source
         if cell.kind == "exercise":
             source = f"{exercises[cell.name].heading}\n\n{source}"
+        elif cell.kind == "test":
+            source = f"# Run this cell to check {cell.name}: {_worth(cell)}.\n{source}"
         elif cell.kind == "hidden":
             source = _hidden_source(cell)
         elif cell.kind == "prose" and cell.place == 1:
@@ -178,9 +181,12 @@ def _lesson_line(course: Course, lesson: Lesson) -> str:
 
 
 def _hidden_source(cell: Cell) -> str:
-    points = f"{cell.points:g} {'point' if cell.points == 1 else 'points'}"
-    comment = f"# Hidden tests run here when your work is graded: {points}."
+    comment = f"# Hidden tests run here when your work is graded: {_worth(cell)}."
     return "\n".join([comment, HIDDEN[0], cell.source, HIDDEN[1]])
+
+
+def _worth(cell: Cell) -> str:
+    return f"{cell.points:g} {'point' if cell.points == 1 else 'points'}"
 
 
 def _written_out(cell: Cell) -> str:
@@ -197,9 +203,14 @@ def _notebook_cell(topic: str, cell: Cell):
     metadata = {"nbgrader": _nbgrader(cell)} if cell.grade_id else {}
     if cell.tags:
         metadata["tags"] = list(cell.tags)
-    if "hide-input" in cell.tags:
+    if _is_folded(cell):
         metadata["jupyter"] = {"source_hidden": True}  # folded away in JupyterLab, one click from view
     return make(cell.source, id=cell.grade_id or _id_of_place(topic, cell.place), metadata=metadata)
+
+
+def _is_folded(cell: Cell) -> bool:
+    """Code that only shows, and tests so long that their message would lie out of sight."""
+    return "hide-input" in cell.tags or (cell.kind == "test" and len(cell.source.splitlines()) > SHORT_TEST)
 
 
 def _nbgrader(cell: Cell) -> dict:

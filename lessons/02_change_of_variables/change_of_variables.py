@@ -145,7 +145,8 @@ def affine_log_density(x, a, b):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "b66a14c6fb3adea5fc6281a0f7c3cda2", "grade": true, "grade_id": "affine_log_density_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "4c6d949596fecabadae717b65e4573e7", "grade": true, "grade_id": "affine_log_density_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check affine_log_density: 1 point.
 import math
 
 import numpy as np
@@ -254,7 +255,8 @@ def log_abs_slope(name, x):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "4b8c35ee4fc56a390cb8bb5769105521", "grade": true, "grade_id": "log_abs_slope_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "ff51c9e826355748479dbc13e8f9b3a3", "grade": true, "grade_id": "log_abs_slope_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check log_abs_slope: 1 point.
 import math
 
 import numpy as np
@@ -343,7 +345,8 @@ def sine_log_density(x):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "685e4dd74fa8b80ff791aa0f7b7836ce", "grade": true, "grade_id": "sine_log_density_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "1e0711208e04c7067ac09326b9a3f26f", "grade": true, "grade_id": "sine_log_density_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check sine_log_density: 1 point.
 import numpy as np
 from autograder import check
 
@@ -444,7 +447,8 @@ def chain_log_density(x, layers):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "2f3adeffab2fcda0b093d38240b5d935", "grade": true, "grade_id": "chain_log_density_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "80c1657806d60140bf90d5aebdef0d2a", "grade": true, "grade_id": "chain_log_density_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check chain_log_density: 1 point.
 import numpy as np
 from autograder import check
 
@@ -569,7 +573,8 @@ def verdict(grid, log_p, samples):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "7a20b061bfc4d924b06426b5511e1829", "grade": true, "grade_id": "verdict_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "8c01c82b5bf3e9ba310402683444dba0", "grade": true, "grade_id": "verdict_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check verdict: 1 point.
 import math
 
 import numpy as np
@@ -642,7 +647,8 @@ def fit_waiting_times(x, steps, rate):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "aaa8d17985efd67bfe85e1486843f4fa", "grade": true, "grade_id": "fit_waiting_times_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "b2187047c184f29932c093b65b8a3a3e", "grade": true, "grade_id": "fit_waiting_times_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check fit_waiting_times: 1 point.
 import math
 
 import numpy as np

@@ -173,7 +173,8 @@ def laplace(A, memo=False):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "6c052f9fdb1401e9bd738b81a807ff7d", "grade": true, "grade_id": "laplace_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "330b011b84beeed9c5cc8ece52e5af78", "grade": true, "grade_id": "laplace_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check laplace: 1 point.
 from itertools import combinations, permutations
 
 import numpy as np
@@ -333,7 +334,8 @@ def eliminate(A):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "aec8828777e757329a3f9ae0c1938014", "grade": true, "grade_id": "eliminate_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "3387fd9dfefa8aa84dd2b30ba16a78f4", "grade": true, "grade_id": "eliminate_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check eliminate: 1 point.
 import numpy as np
 from autograder import check
 
@@ -407,7 +409,8 @@ def broken_laws(claims, c):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "5a5a55e20d78f7054a37e8670b9ab646", "grade": true, "grade_id": "broken_laws_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "45a288fec48bf621350de8a8e420ec7c", "grade": true, "grade_id": "broken_laws_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check broken_laws: 1 point.
 from itertools import permutations
 
 import numpy as np
@@ -492,7 +495,8 @@ def block_slogdet(J, sizes):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "bcf29125e2b08304f49b82940a881bef", "grade": true, "grade_id": "block_slogdet_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "a7440974371743e92efece826eb2f487", "grade": true, "grade_id": "block_slogdet_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check block_slogdet: 1 point.
 import numpy as np
 from autograder import check
 
@@ -560,7 +564,8 @@ def fitted_growth(n, cost):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "bd5b24de954a43e9b66ffe1b7405b075", "grade": true, "grade_id": "fitted_growth_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "742f8fd293482d6b514100df98b85bc8", "grade": true, "grade_id": "fitted_growth_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check fitted_growth: 1 point.
 import math
 
 import numpy as np
@@ -740,7 +745,8 @@ def lemma(a, V, W):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "91553981ba379916a646962175783ca3", "grade": true, "grade_id": "lemma_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "db157bac5ac531237603e1ac0a5b4bc7", "grade": true, "grade_id": "lemma_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check lemma: 1 point.
 import tracemalloc
 
 import numpy as np
@@ -829,7 +835,8 @@ def crossover(d):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "d51308df228721894b153d2a6878db17", "grade": true, "grade_id": "crossover_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "62c5666b29e596d49044e592326a92dd", "grade": true, "grade_id": "crossover_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check crossover: 1 point.
 from autograder import check
 
 

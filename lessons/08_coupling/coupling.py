@@ -178,7 +178,8 @@ def affine_coupling(x, mask, net, inverse=False):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "9e3734025adc2ca0cdd4b0bc959cc38d", "grade": true, "grade_id": "affine_coupling_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "3a01274cce9580a3ca3306746bf19cf6", "grade": true, "grade_id": "affine_coupling_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check affine_coupling: 1 point.
 import torch
 from autograder import check
 from flowkit.lab.nets import apply_mlp, mlp_weights
@@ -313,7 +314,8 @@ def coupling_log_det(x, mask, s, t):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "26be67dd58d39ae2c9e1bfb6fbb0c451", "grade": true, "grade_id": "coupling_log_det_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "111f0724d9ae79c9de51e09df79c2b7f", "grade": true, "grade_id": "coupling_log_det_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check coupling_log_det: 1 point.
 import torch
 from autograder import check
 
@@ -459,7 +461,8 @@ def nice_log_prob(x, layers, log_scale):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "f4c6f09ee13c528f040b859e81f67cea", "grade": true, "grade_id": "nice_log_prob_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "4e4e77d0245c0648407779ca667c3686", "grade": true, "grade_id": "nice_log_prob_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check nice_log_prob: 1 point.
 import math
 
 import torch
@@ -656,7 +659,8 @@ def dependency_graph(layers, D):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "aebcc73a37217e9012443e50d978f498", "grade": true, "grade_id": "dependency_graph_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "2d705a6a3db5ba7eb1e6412daa3efe18", "grade": true, "grade_id": "dependency_graph_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check dependency_graph: 1 point.
 import torch
 from autograder import check
 
@@ -808,7 +812,8 @@ def inspect_stack(x, z, back, jacobian, log_det):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "02a3da98bf3531d3270e5bc157f2648e", "grade": true, "grade_id": "inspect_stack_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "71ab71e43db187edade20660316f7d92", "grade": true, "grade_id": "inspect_stack_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check inspect_stack: 1 point.
 from functools import partial
 
 import torch
@@ -923,7 +928,8 @@ def fit_stack(stack, data, steps, rate):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "458b9e89b741d6d3726df873efaec1a5", "grade": true, "grade_id": "fit_stack_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "c800ffc8ca2d1ee49b78ba7834db4a1d", "grade": true, "grade_id": "fit_stack_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check fit_stack: 1 point.
 from functools import partial
 
 import torch

@@ -215,7 +215,8 @@ def squared_length(x):
     # Nothing is missing: the line above is the whole answer.
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "4dbf8f10b9a8aa85c97bd6432bb55d9a", "grade": true, "grade_id": "squared_length_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "aed34fed3fb20902c4252d0440f424b3", "grade": true, "grade_id": "squared_length_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check squared_length: 1 point.
 import numpy as np
 from autograder import check
 
@@ -260,7 +261,8 @@ def center(x):
     return x - x.mean(axis=0)
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "94da53356f2957637db2f852063d2f1b", "grade": true, "grade_id": "center_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "f504a0d8f6a4c34f40f3f859662986af", "grade": true, "grade_id": "center_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check center: 1 point.
 import numpy as np
 from autograder import check
 
@@ -315,7 +317,8 @@ def scale_and_shift(x, s, t):
     return x * np.exp(s) + t
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "0b77675ba33c9f77fb3d6974eb8aac5c", "grade": true, "grade_id": "scale_and_shift_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "10aac9f3026c49e0eb5451576c9d334d", "grade": true, "grade_id": "scale_and_shift_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check scale_and_shift: 1 point.
 import math
 
 import numpy as np
@@ -400,7 +403,8 @@ def noise_log_density(z):
     return -0.5 * np.square(z).sum(axis=-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "2bbda72ffd88d737954dddcde1ab839f", "grade": true, "grade_id": "noise_log_density_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "139feb9da43d079a2002c7cdfbbebdbc", "grade": true, "grade_id": "noise_log_density_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check noise_log_density: 2 points.
 import math
 from decimal import Decimal
 
@@ -552,7 +556,8 @@ def log_sum_exp(a):
     return m.squeeze(axis=-1) + np.log(np.exp(a - m).sum(axis=-1))
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "c5e92f87d8ed0a0908beab67efaf1170", "grade": true, "grade_id": "log_sum_exp_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "f4532808a79e15b5dd7fed58795f31a9", "grade": true, "grade_id": "log_sum_exp_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check log_sum_exp: 2 points.
 import numpy as np
 from autograder import check
 
@@ -650,7 +655,8 @@ def alike(together, alone):
     return bool(np.all(np.abs(together - alone) < 1e-6))
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "98d394f45bc329266d037efda013e898", "grade": true, "grade_id": "alike_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "44ce2759f6a9eb426984fc21261d37f1", "grade": true, "grade_id": "alike_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check alike: 2 points.
 import numpy as np
 from autograder import check
 

@@ -191,7 +191,8 @@ def laplace(A, memo=False):
     return minor(tuple(range(n)))
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "6c052f9fdb1401e9bd738b81a807ff7d", "grade": true, "grade_id": "laplace_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "330b011b84beeed9c5cc8ece52e5af78", "grade": true, "grade_id": "laplace_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check laplace: 1 point.
 from itertools import combinations, permutations
 
 import numpy as np
@@ -359,7 +360,8 @@ def eliminate(A):
     return U, sign
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "aec8828777e757329a3f9ae0c1938014", "grade": true, "grade_id": "eliminate_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "3387fd9dfefa8aa84dd2b30ba16a78f4", "grade": true, "grade_id": "eliminate_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check eliminate: 1 point.
 import numpy as np
 from autograder import check
 
@@ -443,7 +445,8 @@ def broken_laws(claims, c):
     ]
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "5a5a55e20d78f7054a37e8670b9ab646", "grade": true, "grade_id": "broken_laws_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "45a288fec48bf621350de8a8e420ec7c", "grade": true, "grade_id": "broken_laws_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check broken_laws: 1 point.
 from itertools import permutations
 
 import numpy as np
@@ -532,7 +535,8 @@ def block_slogdet(J, sizes):
     return sign, total
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "bcf29125e2b08304f49b82940a881bef", "grade": true, "grade_id": "block_slogdet_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "a7440974371743e92efece826eb2f487", "grade": true, "grade_id": "block_slogdet_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check block_slogdet: 1 point.
 import numpy as np
 from autograder import check
 
@@ -606,7 +610,8 @@ def fitted_growth(n, cost):
     return law, slope
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "bd5b24de954a43e9b66ffe1b7405b075", "grade": true, "grade_id": "fitted_growth_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "742f8fd293482d6b514100df98b85bc8", "grade": true, "grade_id": "fitted_growth_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check fitted_growth: 1 point.
 import math
 
 import numpy as np
@@ -788,7 +793,8 @@ def lemma(a, V, W):
     return X, S, sign * np.prod(np.sign(a)), log_abs_det + np.log(np.abs(a)).sum()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "91553981ba379916a646962175783ca3", "grade": true, "grade_id": "lemma_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "db157bac5ac531237603e1ac0a5b4bc7", "grade": true, "grade_id": "lemma_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check lemma: 1 point.
 import tracemalloc
 
 import numpy as np
@@ -882,7 +888,8 @@ def crossover(d):
     return m
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "d51308df228721894b153d2a6878db17", "grade": true, "grade_id": "crossover_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "62c5666b29e596d49044e592326a92dd", "grade": true, "grade_id": "crossover_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check crossover: 1 point.
 from autograder import check
 
 

@@ -175,7 +175,8 @@ def planar_layer(z, w, u, b):
     return moved, torch.log(torch.abs(1 + tanh_slope(a) * (w @ u)))
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "928bbcca0e0f6a1c5e3ce67ba1be5b8f", "grade": true, "grade_id": "planar_layer_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "12fc3c239cf7baa1dda22f09980b2f2d", "grade": true, "grade_id": "planar_layer_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check planar_layer: 1 point.
 import torch
 from autograder import check
 
@@ -377,7 +378,8 @@ def constrain(w, u):
     return u + (m - c) * w / w.square().sum(-1, keepdim=True)
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "c0c9a258eeda50d1d2979e3c428df5f4", "grade": true, "grade_id": "constrain_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "b033d7f8128d7533eb6df81b06796c64", "grade": true, "grade_id": "constrain_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check constrain: 1 point.
 import math
 
 import torch
@@ -460,7 +462,8 @@ def planar_inverse(y, w, u, b):
     return y - torch.tanh(a)[..., None] * u
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "c1a8ed4b1378540b155be6d9c5b34b58", "grade": true, "grade_id": "planar_inverse_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "bc69267728b65913a325174cf74c6aaa", "grade": true, "grade_id": "planar_inverse_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check planar_inverse: 1 point.
 import math
 
 import torch
@@ -584,7 +587,8 @@ def radial_layer(z, z0, alpha, beta):
     return z + (beta * h)[..., None] * y, log_det
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "12c73f3d303590f766482ee90ddb3cdb", "grade": true, "grade_id": "radial_layer_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "2fa0160a2ffbd9d5c8fc51fb4e852fa3", "grade": true, "grade_id": "radial_layer_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check radial_layer: 1 point.
 import torch
 from autograder import check
 
@@ -662,7 +666,8 @@ def sylvester_log_det(z, Q, R, S, b, way):
     return torch.linalg.slogdet(matrix).logabsdet
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "634002791a911e14544a4f72520963a0", "grade": true, "grade_id": "sylvester_log_det_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "d82745655db543b7d5777b1997a741a5", "grade": true, "grade_id": "sylvester_log_det_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check sylvester_log_det: 1 point.
 import torch
 from autograder import check
 
@@ -781,7 +786,8 @@ def below_zero(log_q, log_p):
     return k, s, not bool(k >= -4 * s)
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "f51d81f13c79fabaf363a5b59608383e", "grade": true, "grade_id": "below_zero_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "0d7bd07b4fdf51f3de985deaf15e41b5", "grade": true, "grade_id": "below_zero_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check below_zero: 2 points.
 import math
 
 import torch
@@ -892,7 +898,8 @@ def fit_energy(energy, layers, steps, rate):
     return w.detach(), u.detach(), b.detach()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "60d453d0923cd3d5a9d3e40bb06d20a0", "grade": true, "grade_id": "fit_energy_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "3344e57b8327030fc9f8eb1c3add4c95", "grade": true, "grade_id": "fit_energy_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check fit_energy: 1 point.
 import math
 
 import torch

@@ -189,7 +189,8 @@ def autoregressive_log_prob(x, mu, s):
     return (normal_log_density(z) - s).sum(-1)  # a triangular J: the product of the exp(-s_i)
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "2a281a53032e04834bb118b48a8a621e", "grade": true, "grade_id": "autoregressive_log_prob_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "07e978baf64339ee2a489d02bc6376bd", "grade": true, "grade_id": "autoregressive_log_prob_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check autoregressive_log_prob: 1 point.
 import math
 
 import torch
@@ -327,7 +328,8 @@ def made_masks(order, hidden):
     return [*masks, place[:, None] > degrees[-1]]
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "ad26734c6520e4db977bf6a892ea42a6", "grade": true, "grade_id": "made_masks_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "c620c89d9aa73ba539371ac882e243b3", "grade": true, "grade_id": "made_masks_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check made_masks: 1 point.
 import torch
 from autograder import check
 
@@ -514,7 +516,8 @@ def find_leaks(jacobians, order):
     return reads & (place[:, None] <= place)
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "2f1b92187aea2cb0367012c82e225fa2", "grade": true, "grade_id": "find_leaks_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "5db101366505a7a781b07c002a3094b2", "grade": true, "grade_id": "find_leaks_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check find_leaks: 1 point.
 import torch
 from autograder import check
 from flowkit import made
@@ -633,7 +636,8 @@ def maf(x, net, order, inverse=False):
     return x, s.sum(-1)
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "17a29788b29a2c7f6dc625cbf8d51b58", "grade": true, "grade_id": "maf_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "32f21dbd9653e13dce75a1ba240b819c", "grade": true, "grade_id": "maf_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check maf: 1 point.
 import torch
 from autograder import check
 from flowkit import made
@@ -788,7 +792,8 @@ def iaf_sample(z, net):
     return z * torch.exp(s) + mu, (normal_log_density(z) - s).sum(-1)
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "17073a8c3d3d0656eb9bd5f37ce5bb77", "grade": true, "grade_id": "iaf_sample_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "8f1ca9763bad5c2113009dbd5d228e4f", "grade": true, "grade_id": "iaf_sample_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check iaf_sample: 1 point.
 import math
 
 import torch
@@ -854,7 +859,8 @@ def power_law(sizes, seconds):
     return ((u * v).sum() / (u * u).sum()).item()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "e19fb7dbf1469992bac7b23596b0b447", "grade": true, "grade_id": "power_law_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "8bc7e6a99394101f6d7e038321e1e56f", "grade": true, "grade_id": "power_law_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check power_law: 2 points.
 import numpy as np
 from autograder import check
 
@@ -1068,7 +1074,8 @@ def fit_mafs(nets, data, steps, rate):
     return detached(nets)
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "367a1614b91a6dea88b6b7d244b8b663", "grade": true, "grade_id": "fit_mafs_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "9988316de32ceb9fd2c6dfcc30ba9878", "grade": true, "grade_id": "fit_mafs_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# Run this cell to check fit_mafs: 1 point.
 import math
 
 import torch

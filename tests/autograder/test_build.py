@@ -77,6 +77,20 @@ def test_students_get_stubs_and_nbgraders_metadata_in_full(built):
     assert [c.metadata.tags for c in nb.cells if "tags" in c.metadata] == [["show"]]
 
 
+def test_a_check_says_what_it_is_and_a_long_one_is_folded_away(course):
+    short = "square_corners = "
+    edit_master(course, short, "# a case\n" * 12 + short)
+    build(course)
+    for folder in (course.published, course.solutions, course.source):
+        nb = notebook(folder)
+        folded = {c.metadata.nbgrader.grade_id for c in nb.cells if c.metadata.get("jupyter")}
+        assert folded == {"polygon_area_test"}
+        assert cell(nb, "polygon_area_test").metadata.jupyter == {"source_hidden": True}
+        assert cell(nb, "triangle_area_test").source.startswith(
+            "# Run this cell to check triangle_area: 2 points.\nimport numpy"
+        )
+
+
 def test_headings_are_generated(built):
     nb = notebook(built.published)
     assert nb.cells[0].source.split("\n")[:3] == ["# Triangles", "", "Lesson 03 · 15 minutes · 10 points"]

@@ -44,8 +44,16 @@ class LessonPage:
     def select(self, what):
         click(self.prompt(what), "prompt => prompt.closest('.jp-Cell').matches('.jp-mod-active')")
 
+    def unfold(self, what):
+        """Opens the code of a cell, if it is folded away."""
+        closed = self.cell(what).locator(".jp-InputPlaceholder .jp-Placeholder-content")
+        if closed.count():
+            closed.click()
+        expect(self.prompt(what)).to_have_count(1)
+
     def run(self, what):
-        """Runs one cell, whose code is not folded away, to its end."""
+        """Runs one cell to its end."""
+        self.unfold(what)
         before = self.prompt(what).inner_text()
         self.select(what)
         self.page.keyboard.press("Control+Enter")
@@ -61,6 +69,12 @@ class LessonPage:
             folded = not self.prompt(number).count()
             if self.cells[number].cell_type == "code" and not folded:
                 expect(self.prompt(number)).to_have_text(DONE, timeout=PATIENCE)
+
+    def check(self, exercise):
+        """Runs an answer and then its check as students do: Shift+Enter, Shift+Enter."""
+        self.select(exercise)
+        self.page.keyboard.press("Shift+Enter")
+        self.page.keyboard.press("Shift+Enter")
 
     def replace_line(self, what, old, new):
         """Types in place of a line: the cursor behind it, the line selected as far as its indentation."""

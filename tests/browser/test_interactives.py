@@ -211,7 +211,7 @@ from flowkit.lab.widgets import play, slider
 def wordy(scene, at):
     for i in range(2):
         panel = scene.panel(i, of=2)
-        panel.axes(x=(0, 1), y=(0, 1), title="a title as long as this, for panels that are narrow", frame=False)
+        panel.axes(x=(0, 1), y=(0, 1), title="a title that is long, for panels that are narrow", frame=False)
         panel.text(0.98, 0.2, "from the left", align="left")
         panel.text(0.02, 0.8, "to the right", align="right")
     return "Drawn."

@@ -9,7 +9,7 @@ from autograder.answers import bank
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from lesson_pages import PATIENCE, Interactive, click, words
+from lesson_pages import PATIENCE, Interactive, click
 from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -59,10 +59,11 @@ def test_a_student_mistakes_a_comparison_and_sees_the_own_masks_at_work(opened, 
     slip = next(answer for answer in bank(TOPIC).wrong(EXERCISE) if answer.name == "last_mask_not_strict")
     lesson.replace_line(EXERCISE, "raise NotImplementedError()", ANSWER)
     for message in slip.messages:
-        lesson.run(EXERCISE)
-        lesson.run(f"{EXERCISE}_test")
-        assert message in words(lesson.output(f"{EXERCISE}_test"))
-    lesson.output(f"{EXERCISE}_test").scroll_into_view_if_needed()
+        lesson.check(EXERCISE)
+        expect(lesson.output(f"{EXERCISE}_test")).to_contain_text(message, timeout=PATIENCE)
+    expect(lesson.prompt(f"{EXERCISE}_test")).to_have_count(0)  # a long check stays folded away
+    lesson.cell(EXERCISE).locator(".cm-line").last.scroll_into_view_if_needed()
+    expect(lesson.output(f"{EXERCISE}_test")).to_be_in_viewport(ratio=1)  # and its message beside the answer
     keep("wrong")
     interactive = Interactive(lesson, PLAYS_IT)
     while interactive.slider.input_value() != interactive.slider.get_attribute("value"):  # where it began
@@ -76,9 +77,8 @@ def test_a_student_mistakes_a_comparison_and_sees_the_own_masks_at_work(opened, 
 
     lesson.replace_line(EXERCISE, WRONG, RIGHT)
     lesson.replace_line(EXERCISE, DEGREES, OTHER_DEGREES)
-    lesson.run(EXERCISE)
-    lesson.run(f"{EXERCISE}_test")
-    expect(lesson.output(f"{EXERCISE}_test")).to_contain_text("Right")
+    lesson.check(EXERCISE)
+    expect(lesson.output(f"{EXERCISE}_test")).to_contain_text("Right", timeout=PATIENCE)
     keep("right")
 
     interactive = Interactive(lesson, PLAYS_IT)
