@@ -659,6 +659,25 @@ def error_without_the_half(weights, x, tolerance):
 
 @wrong(
     "solve_adaptive",
+    "Your error is k2 - k1, a difference of two slopes. Subtract Euler's point from Heun's on paper: what stands before it?",
+)
+def bare_difference(weights, x, tolerance):
+    t, h, times, evaluations = 0.0, 0.1, [0.0], 0
+    while 1 - t > 1e-9:
+        h = min(h, 1 - t)
+        k1 = apply_field(weights, t, x)
+        k2 = apply_field(weights, t + h, x + h * k1)
+        evaluations += 2
+        error = float((k2 - k1).abs().max())
+        if error <= tolerance:
+            t, x = t + h, x + h / 2 * (k1 + k2)
+            times.append(t)
+        h *= max(0.2, min(5.0, 0.9 * math.sqrt(tolerance / error))) if error > 0 else 5.0
+    return x, [*times[:-1], 1.0], evaluations
+
+
+@wrong(
+    "solve_adaptive",
     "Your error is the difference of two velocities. Which factor makes it a difference of points?",
 )
 def error_without_h(weights, x, tolerance):
@@ -1285,7 +1304,7 @@ def last_layer_only(how, weights, data, steps, rate):
 
 @wrong(
     "fit_cnf",
-    "By likelihood your flow crushes the data: every z lies close to zero. Which term of the log-likelihood charges for that, and what is its sign in your loss?",
+    "By likelihood your flow crushes the data: every z lies close to zero. Which term of the log-likelihood charges for that: is it in your loss, and with which sign?",
     when=lambda returned, how, weights, data, steps, rate: (
         steps > 0 and how == "likelihood" and fate(returned, data) < 0.2
     ),
@@ -1437,6 +1456,72 @@ def uphill(how, weights, data, steps, rate):
         else:
             z, log_det = integrate(slope, (x, torch.zeros(256)), 0.0, 1.0, 4)
             loss = (log_det - 0.5 * z.square().sum(-1)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return [(W.detach(), b.detach()) for W, b in layers]
+
+
+@wrong(
+    "fit_cnf",
+    "Your weights still ask for gradients, and those that came in did not. What does detached make of them?",
+    when=lambda returned, *rest: any(w.requires_grad for layer in returned for w in layer),
+)
+def gradients_kept(how, weights, data, steps, rate):
+    layers = [tuple(w.clone().requires_grad_() for w in layer) for layer in weights]
+    optimizer = torch.optim.Adam([w for layer in layers for w in layer], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+
+    def slope(t, state):
+        v, pull = torch.func.vjp(lambda y: apply_field(layers, t, y), state[0])
+        units = torch.eye(data.shape[-1])
+        return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
+
+    for _ in range(steps):
+        x = data[torch.randint(len(data), (256,), generator=generator)]
+        z, t = torch.randn(x.shape, generator=generator), torch.rand(256, generator=generator)
+        if how == "matching":
+            points = (1 - t[:, None]) * x + t[:, None] * z
+            loss = (apply_field(layers, t, points) - (z - x)).square().sum(-1).mean()
+        else:
+            z, log_det = integrate(slope, (x, torch.zeros(256)), 0.0, 1.0, 4)
+            loss = (0.5 * z.square().sum(-1) - log_det).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return layers
+
+
+def together(returned, how, weights, data, steps, rate):
+    """Whether the weight of t and the bias of a linear field on the line have moved the same way."""
+    (W, b), (V, c) = returned[0], weights[0]
+    return how == "matching" and len(weights) == 1 and ((W - V)[1, 0] * (b - c)[0]).item() > 0
+
+
+@wrong(
+    "fit_cnf",
+    "By matching, the weight of t and the bias moved together, as they do when all pairs have one time. Does each pair have a time of its own?",
+    when=together,
+)
+def one_time_for_all_pairs(how, weights, data, steps, rate):
+    layers = [tuple(w.clone().requires_grad_() for w in layer) for layer in weights]
+    optimizer = torch.optim.Adam([w for layer in layers for w in layer], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+
+    def slope(t, state):
+        v, pull = torch.func.vjp(lambda y: apply_field(layers, t, y), state[0])
+        units = torch.eye(data.shape[-1])
+        return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
+
+    for _ in range(steps):
+        x = data[torch.randint(len(data), (256,), generator=generator)]
+        z, t = torch.randn(x.shape, generator=generator), torch.rand(1, generator=generator).expand(256)
+        if how == "matching":
+            points = (1 - t[:, None]) * x + t[:, None] * z
+            loss = (apply_field(layers, t, points) - (z - x)).square().sum(-1).mean()
+        else:
+            z, log_det = integrate(slope, (x, torch.zeros(256)), 0.0, 1.0, 4)
+            loss = (0.5 * z.square().sum(-1) - log_det).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
