@@ -635,7 +635,6 @@ EXHAUSTING = [
             pass
         time.sleep(0.3)
         """,
-        holds=(3,),  # at tier 2 nothing counts threads apart from those of the grader
     ),
     _exhaust("a cell without end", "slow", "limits", "end = time.time() + 8\nwhile time.time() < end: pass"),
     _exhaust("a cell that sleeps", "slow", "limits", "time.sleep(8)"),

@@ -6,6 +6,7 @@ Landlock, which the zygote has put on itself, says what can be opened; see sandb
 """
 
 import contextlib
+import ctypes
 import os
 import resource
 
@@ -63,7 +64,16 @@ def confine(settings: dict) -> None:
     if settings["tier"] >= 2:
         with contextlib.suppress(OSError):  # nothing to give up
             linux.drop_capabilities()
-        seccomp.restrict()
+        if settings["tier"] == 2:
+            _one_thread()
+        seccomp.restrict(threads=settings["tier"] == 3)
+
+
+def _one_thread():
+    """OpenMP, whose threads torch asks for, ends the program where it gets none: it is told to make none."""
+    openmp = getattr(ctypes.CDLL(None), "omp_set_max_active_levels", None)
+    if openmp is not None:
+        openmp(0)
 
 
 def _own_files(size):

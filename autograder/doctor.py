@@ -24,6 +24,11 @@ TIERS = {
     0: "no sandbox: a submission runs with your rights",
 }
 
+OPEN_AT_2 = (
+    f"Tier 2 limits each file that a submission writes ({Limits().file // 2**20} MB), but not how many: one"
+    " that means harm can fill the disk until it is stopped. What it wrote goes with it."
+)
+
 # What a submission tries. Each line that it prints is something that it should not have managed.
 _ATTEMPTS = """\
 import os, socket, sys
@@ -64,6 +69,8 @@ class Report:
 
     def lines(self) -> list[str]:
         lines = [f"Tier {self.tier}: {TIERS[self.tier]}."]
+        if self.tier == 2:
+            lines.append(OPEN_AT_2)
         lines += [
             f"Tier {trial.tier} does not hold here: {trial.why}" for trial in self.trials if not trial.holds
         ]

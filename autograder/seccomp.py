@@ -1,9 +1,9 @@
 """A seccomp filter for a process that runs a student's code: what it may ask of the kernel.
 
-It may compute, start threads, read and write files that it can reach, and use the descriptors that it has. It
-may not start processes, open sockets, touch other processes, or use what outlives it. What is denied fails
-with EPERM, as an error in the student's code. The filter is classic BPF, as in seccomp(2); it cannot be taken
-off again.
+It may compute, start threads where something counts them, read and write files that it can reach, and use the
+descriptors that it has. It may not start processes, open sockets, touch other processes, or use what outlives
+it. What is denied fails with EPERM, as an error in the student's code. The filter is classic BPF, as in
+seccomp(2); it cannot be taken off again.
 """
 
 import ctypes
@@ -57,7 +57,7 @@ CLONE_THREAD = 0x10000
 X32 = 0x40000000  # the other numbering of system calls on x86-64
 
 ALLOW, REFUSE, KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000  # refuse: with an errno
-EPERM, ENOSYS = 1, 38
+EPERM, EAGAIN, ENOSYS = 1, 11, 38
 LOAD, EQUAL, AT_LEAST, HAS_BITS, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 
@@ -76,8 +76,8 @@ def denied(machine: str) -> list[int]:
     return [int(word[column]) for word in words if word[column] != "-"]
 
 
-def program(machine: str, process: int) -> bytes:
-    """The filter for one process, which may signal itself alone."""
+def program(machine: str, process: int, threads: bool) -> bytes:
+    """The filter for one process, which may signal itself alone, and start threads or none."""
     column, architecture = ARCHITECTURES[machine]
     steps = [
         (LOAD, 0, 0, ARCHITECTURE),
@@ -91,7 +91,10 @@ def program(machine: str, process: int) -> bytes:
         steps += [(EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE | EPERM)]
     # clone3 hides its flags behind a pointer: the C library then takes clone.
     steps += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, REFUSE | ENOSYS)]
-    steps += _only_if(CLONE[column], (HAS_BITS, CLONE_THREAD))
+    if threads:
+        steps += _only_if(CLONE[column], (HAS_BITS, CLONE_THREAD))
+    else:
+        steps += [(EQUAL, 0, 1, CLONE[column]), (RETURN, 0, 0, REFUSE | EAGAIN)]
     steps += _only_if(KILL[column], (EQUAL, process))
     steps += _only_if(TGKILL[column], (EQUAL, process))
     steps += _only_if(PRLIMIT[column], (EQUAL, 0))
@@ -115,9 +118,11 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.c_void_p)]
 
 
-def restrict() -> None:
-    """Puts the filter on this process, for good. Raises OSError where the kernel has no seccomp."""
-    steps = program(platform.machine(), os.getpid())
+def restrict(threads: bool) -> None:
+    """Puts the filter on this process, for good. threads: whether it may start any. Raises OSError where the
+    kernel has no seccomp.
+    """
+    steps = program(platform.machine(), os.getpid(), threads)
     buffer = ctypes.create_string_buffer(steps)
     filter_ = _Program(len(steps) // 8, ctypes.addressof(buffer))
     linux.no_new_privileges()

@@ -52,6 +52,7 @@ def test_where_no_namespaces_can_be_made_it_is_tier_2():
         pytest.skip(f"no namespace to try it in: {done.stderr}")
     assert done.returncode == 0
     assert "Tier 2: Landlock" in done.stdout
+    assert "can fill the disk" in done.stdout
     assert "Tier 3 does not hold here" in done.stdout
 
 

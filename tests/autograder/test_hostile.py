@@ -176,7 +176,7 @@ def test_a_safe_machine_is_called_safe(monkeypatch, tmp_path):
     said = selfcheck_of_nothing(monkeypatch, tmp_path)
     assert said.exit_code == 0
     assert "120 hostile submissions in tier 3: none had any effect." in said.output
-    assert "Tier 2 does not promise to stop: threads, many files." in hostile.Safety(2, 118, []).lines()[0]
+    assert "Tier 2 does not promise to stop: many files." in hostile.Safety(2, 118, []).lines()[0]
 
 
 def test_attacks_that_end_early_are_told(monkeypatch):

@@ -166,19 +166,50 @@ def test_as_root_the_sandbox_belongs_to_a_user_without_rights():
     assert "CapEff:\t0000000000000000" in status
 
 
-@pytest.mark.slow
-@TIERS
-def test_arithmetic_in_threads_works(tier):
-    source = """
-import torch, threading
-torch.set_num_threads(2)
-results = []
+MULTIPLY = """
+import threading
 multiply = lambda: results.append(torch.ones(300, 300) @ torch.ones(300, 300))
-threads = [threading.Thread(target=multiply) for _ in range(2)]
+results, threads = [], [threading.Thread(target=multiply) for _ in range(2)]
 [t.start() for t in threads]; [t.join() for t in threads]
 print(len(results))
 """
-    assert outcome(tier, source, modules=["torch"]) == "2\n"
+
+
+@pytest.mark.slow
+@TIERS
+def test_who_asks_torch_for_threads_gets_its_arithmetic(tier):
+    """At tier 2, where threads cannot be counted, there are none; OpenMP must not end the program for it."""
+    source = """
+import torch
+torch.set_num_threads(2)
+a = torch.randn(1500, 1500, requires_grad=True)
+(a @ a.T).tanh().sum().backward()
+torch.randn(3000, 1000).exp().sum()
+print(bool(torch.isfinite(torch.linalg.eigvalsh((a.T @ a)[:200, :200])).all()))
+"""
+    with zygote(tier, modules=["torch"]) as started, submission(started) as process:
+        assert run(process, source) == "True\n"
+        said = run(process, MULTIPLY)
+    assert said == ("2\n" if tier == 3 else "RuntimeError: can't start new thread")
+
+
+@ALL
+def test_threads_are_counted_or_there_are_none(tier):
+    source = """
+import threading
+threading.stack_size(65536)
+started, ended = [], threading.Event()
+try:
+    for _ in range(60):
+        started.append(threading.Thread(target=ended.wait, daemon=True))
+        started[-1].start()
+except RuntimeError:
+    started.pop()
+print(len(started))
+ended.set()
+"""
+    count = int(outcome(tier, source))
+    assert {3: 0 < count < confine.MOST_THREADS, 2: count == 0, 0: count == 60}[tier]
 
 
 def test_a_process_with_threads_must_not_fork():
@@ -221,8 +252,9 @@ def test_the_filter_is_whole_on_every_architecture():
         assert len(numbers) == len(set(numbers)) > 90
         clone = seccomp.CLONE[column]
         assert clone not in numbers
-        steps = len(seccomp.program(machine, 1)) // 8
-        assert 200 < steps < 4096  # as many as the kernel takes
+        for threads in (True, False):
+            steps = len(seccomp.program(machine, 1, threads)) // 8
+            assert 200 < steps < 4096  # as many as the kernel takes
     assert 41 in seccomp.denied("x86_64")
     assert 198 in seccomp.denied("aarch64")
 
