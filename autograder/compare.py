@@ -58,6 +58,8 @@ def copied(value: Any) -> Any:
     """A copy that shares no memory with the value. What cannot be copied is returned as it is."""
     if is_tensor(value):
         return value.detach().clone().requires_grad_(value.requires_grad)
+    if type(value) is np.ndarray and not value.dtype.hasobject:
+        return value.copy(order="K")
     if isinstance(value, dict):
         return {key: copied(part) for key, part in value.items()}
     if type(value) in (list, tuple):
@@ -82,11 +84,14 @@ def arrays_in(value: Any) -> list:
 
 def same_arrays(one: Any, other: Any) -> bool:
     """Whether all arrays inside two values are equal bit by bit: has an argument been changed in place?"""
-    pairs = zip(arrays_in(one), arrays_in(other), strict=False)
-    return len(arrays_in(one)) == len(arrays_in(other)) and all(
-        a.shape == b.shape and np.array_equal(as_array(a), as_array(b), equal_nan=_is_inexact(as_array(a)))
-        for a, b in pairs
-    )
+    arrays, others = arrays_in(one), arrays_in(other)
+    return len(arrays) == len(others) and all(map(_same_bits, arrays, others))
+
+
+def _same_bits(one, other):
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return as_array(one).tobytes() == as_array(other).tobytes()
 
 
 def tolerance(*values: Any, rtol: float | None = None, atol: float | None = None) -> tuple[float, float]:
