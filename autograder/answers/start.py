@@ -504,3 +504,71 @@ def axes_counted(together, alone):
 )
 def exact_and_broadcast(together, alone):
     return bool(np.all(together == alone))
+
+
+@wrong(
+    "alike",
+    "Your test lets differences through that are no rounding. Where does the statement draw the line?",
+)
+def too_lax(together, alone):
+    if together.shape != alone.shape:
+        return False
+    return bool(np.all(np.abs(together - alone) < 1e-3))
+
+
+@wrong(
+    "alike",
+    "Your test refuses a difference that the statement calls fine. Where does the statement draw the line, and where do you?",
+)
+def too_strict(together, alone):
+    if together.shape != alone.shape:
+        return False
+    return bool(np.all(np.abs(together - alone) < 1e-9))
+
+
+@wrong(
+    "alike",
+    "Your bound grows with the entries: beside a large entry, a large difference passes. The statement has one bound for all.",
+    "If you call np.allclose: it allows atol + rtol * abs(alone). Which rtol do you use, perhaps without saying so?",
+)
+def relative_as_well(together, alone):
+    return together.shape == alone.shape and bool(np.allclose(together, alone, atol=1e-6))
+
+
+@wrong(
+    "alike",
+    "Your bound depends on the entries: beside a large one, a large difference passes, and beside a zero one that is fine is refused. "
+    "The statement has one bound for all.",
+    "If you call np.allclose: it allows atol + rtol * abs(alone). Which two numbers do you use, perhaps without saying so?",
+)
+def bounds_of_allclose(together, alone):
+    return together.shape == alone.shape and bool(np.allclose(together, alone))
+
+
+@wrong(
+    "alike",
+    "Two things. np.allclose and its like broadcast: a wrong shape passes. And your bound depends on the entries, where the "
+    "statement has one bound for all. Begin with the shapes.",
+    "np.allclose allows atol + rtol * abs(alone). Which two numbers do you use, perhaps without saying so?",
+)
+def plain_allclose(together, alone):
+    return bool(np.allclose(together, alone))
+
+
+@wrong(
+    "alike",
+    "Two things. Arrays of different shapes are broadcast before they are compared, so that a wrong shape passes. And differences "
+    "pass that are no rounding: where does the statement draw the line?",
+)
+def too_lax_and_broadcast(together, alone):
+    return bool(np.all(np.abs(together - alone) < 1e-3))
+
+
+@wrong(
+    "alike",
+    "Your test lets a difference through that the statement does not call fine. Where does it draw the line, and where do you?",
+)
+def somewhat_too_lax(together, alone):
+    if together.shape != alone.shape:
+        return False
+    return bool(np.all(np.abs(together - alone) < 1e-4))

@@ -71,6 +71,12 @@ def test_the_first_exercise_is_released_right_and_the_second_broken(master):
 def test_every_point_finds_its_way_back(lesson):
     off = np.abs(lesson["and_back"][-1] - lesson["moons"]).max()
     assert off < lesson["WIDTH"] / 1000
+    assert max(np.abs(lesson[name]).max() for name in ("to_noise", "from_noise")) < lesson["SEEN"][1]
+    near = [
+        np.linalg.norm(x[:, None] - lesson["CENTRES"], axis=-1).min(axis=1) < 3 * lesson["WIDTH"]
+        for x in (lesson["moons"], lesson["from_noise"][-1])
+    ]
+    assert [within.sum() for within in near] == [499, 498]
     z = lesson["to_noise"][-1]
     assert np.allclose(z.mean(axis=0), 0, atol=0.15)
     assert np.allclose(np.cov(z.T), np.eye(2), atol=0.15)
