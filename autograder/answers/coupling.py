@@ -424,6 +424,19 @@ def shifts_from_the_data(x, layers, log_scale):
 
 @wrong(
     "nice_log_prob",
+    "The noise sees what the last coupling makes of the data itself. Each layer started again from the original x; what does layer 2 see?",
+    "If the result of a layer has a name of its own, which name does the next layer read?",
+)
+def each_layer_starts_again(x, layers, log_scale):
+    h = x
+    for mask, net in layers:
+        h = torch.where(mask, x, x + apply_mlp(net, x * mask))
+    z = h * log_scale.exp()
+    return -0.5 * (z**2 + math.log(2 * math.pi)).sum(-1) + log_scale.sum()
+
+
+@wrong(
+    "nice_log_prob",
     "Your layers shift the dimensions that they should keep. What does True in the mask stand for?",
 )
 def shifts_the_kept(x, layers, log_scale):
@@ -1047,6 +1060,26 @@ def with_a_scheduler(stack, data, steps, rate):
 
 
 @right("fit_stack")
+def with_a_constant_step(stack, data, steps, rate):
+    """The step size does not fall, and the weights still ask for gradients: the statement says that both pass."""
+    layers = [(m, [(W.clone().requires_grad_(), b.clone().requires_grad_()) for W, b in n]) for m, n in stack]
+    optimizer = torch.optim.Adam([w for _, net in layers for pair in net for w in pair], lr=rate)
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(steps):
+        x, total = data[torch.randint(len(data), (256,), generator=generator)], 0
+        for mask, net in layers:
+            t, raw = apply_mlp(net, x * mask).unflatten(-1, (-1, 2)).unbind(-1)
+            s = 2 * torch.tanh(raw / 2)
+            total = total + torch.where(mask, 0.0, s).sum(-1)
+            x = torch.where(mask, x, x * torch.exp(s) + t)
+        loss = (0.5 * x.square().sum(-1) - total).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return layers
+
+
+@right("fit_stack")
 def with_gradients_by_hand(stack, data, steps, rate):
     """torch.autograd.grad, and the constant of the noise left out of the loss."""
     layers = [(mask, [[w.clone() for w in pair] for pair in net]) for mask, net in stack]
@@ -1100,6 +1133,44 @@ def untrained(stack, data, steps, rate):
     return [(mask, [(W.clone(), b.clone()) for W, b in net]) for mask, net in stack]
 
 
+def travelled(returned, stack):
+    """The median way that a weight has gone, of those that have moved; 0 where none has."""
+    ways = [
+        (w - v).abs().flatten()
+        for (_, net), (_, old) in zip(returned, stack, strict=True)
+        for pair, was in zip(net, old, strict=True)
+        for w, v in zip(pair, was, strict=True)
+    ]
+    moved = torch.cat(ways)
+    return moved[moved > 0].median().item() if moved.any() else 0.0
+
+
+@wrong(
+    "fit_stack",
+    "Half of the weights that moved have come further than 0.4 * steps * rate from where they were, and Adam moves a weight by about "
+    "its step size: they hardly ever turned. What does backward() do with the gradients that are there already?",
+    when=lambda returned, stack, data, steps, rate: (
+        steps > 0 and travelled(returned, stack) > 0.4 * steps * rate
+    ),
+)
+def gradients_pile_up(stack, data, steps, rate):
+    layers = [(m, [(W.clone().requires_grad_(), b.clone().requires_grad_()) for W, b in n]) for m, n in stack]
+    optimizer = torch.optim.Adam([w for _, net in layers for pair in net for w in pair], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
+        x, total = data[torch.randint(len(data), (256,), generator=generator)], 0
+        for mask, net in layers:
+            t, raw = apply_mlp(net, x * mask).unflatten(-1, (-1, 2)).unbind(-1)
+            s = 2 * torch.tanh(raw / 2)
+            total = total + torch.where(mask, 0.0, s).sum(-1)
+            x = torch.where(mask, x, x * torch.exp(s) + t)
+        loss = (0.5 * x.square().sum(-1) - total).mean()
+        loss.backward()
+        optimizer.step()
+    return [(mask, [(W.detach(), b.detach()) for W, b in net]) for mask, net in layers]
+
+
 @wrong(
     "fit_stack",
     "Your flow crushes the data: every z lies close to zero, and nothing forbade it. Which term of the log-likelihood charges "
@@ -1123,14 +1194,16 @@ def log_det_forgotten(stack, data, steps, rate):
     return [(mask, [(W.detach(), b.detach()) for W, b in net]) for mask, net in layers]
 
 
-def mean_loss(returned, data, masked=True, of_the_data=False):
+def mean_loss(returned, data, masked=True, of_the_data=False, again=False):
     """The mean negative log-likelihood, in nats, of the map as it is, or as a slip has it.
 
-    masked: the networks see the kept dimensions alone; of_the_data: those of the data, in every layer.
+    masked: the networks see the kept dimensions alone; of_the_data: those of the data, in every layer;
+    again: every layer moves the data, so that of the points the last layer alone counts.
     """
     x, total = data, 0
     with torch.no_grad():
         for mask, net in returned:
+            x = data if again else x
             seen = data if of_the_data else x
             t, raw = apply_mlp(net, seen * mask if masked else seen).unflatten(-1, (-1, 2)).unbind(-1)
             s = 2 * torch.tanh(raw / 2)
@@ -1150,6 +1223,30 @@ def better(slip, returned, data, **how):
     Untrained stacks have 2.4 nats on the moons, whose entropy is 1.42.
     """
     return mean_loss(slip, data, **how) < min(1.9, mean_loss(returned, data) - 0.3)
+
+
+@wrong(
+    "fit_stack",
+    "Your loss fell below zero, where no density of these points can come: it is that of layers of which each starts again from the data. "
+    "What does layer 2 see?",
+    when=lambda returned, stack, data, steps, rate: steps > 0 and mean_loss(returned, data, again=True) < 0,
+)
+def layers_start_again(stack, data, steps, rate):
+    layers = [(m, [(W.clone().requires_grad_(), b.clone().requires_grad_()) for W, b in n]) for m, n in stack]
+    optimizer = torch.optim.Adam([w for _, net in layers for pair in net for w in pair], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        x, total = data[torch.randint(len(data), (256,), generator=generator)], 0
+        for mask, net in layers:
+            t, raw = apply_mlp(net, x * mask).unflatten(-1, (-1, 2)).unbind(-1)
+            s = 2 * torch.tanh(raw / 2)
+            total = total + torch.where(mask, 0.0, s).sum(-1)
+            z = torch.where(mask, x, x * torch.exp(s) + t)
+        loss = (0.5 * z.square().sum(-1) - total).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return [(mask, [(W.detach(), b.detach()) for W, b in net]) for mask, net in layers]
 
 
 @wrong(

@@ -129,8 +129,13 @@ ROWS = (
     Row("determinants", "dense linear, by LU", ("D²", "D³ once, then D²", "D³ once"), _dense),
     Row("determinants", "triangular linear", ("D²", "D²", "D"), _triangular),
     Row("planar", "planar", ("D", "D, one root", "D"), _planar),
-    Row("coupling", "affine coupling, one net H wide", ("D H", "D H", "D"), _coupling),
-    Row("autoregressive", "MAF, one net H wide", ("D H", "D H, in D steps", "D"), _autoregressive),
+    Row("coupling", "affine coupling, net of two layers H wide", ("D H + H²", "D H + H²", "D"), _coupling),
+    Row(
+        "autoregressive",
+        "MAF, net of two layers H wide",
+        ("D H + H²", "D H + H², in D steps", "D"),
+        _autoregressive,
+    ),
     Row("continuous", "CNF, net H wide, n = 20 evaluations", ("n D H", "n D H", "n D² H"), _continuous),
     Row(
         "continuous",
