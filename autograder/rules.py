@@ -27,6 +27,17 @@ def breach(source: str, without: tuple[str, ...], above: str = "") -> tuple[int,
     return None
 
 
+def in_words(without: tuple[str, ...]) -> str:
+    """ "torch.linalg, torch.det and inverse": a method that is named as a function before it is not said again."""
+    names = [
+        name.lstrip(".")
+        for i, name in enumerate(without)
+        if not (name.startswith(".") and any(other.endswith(name) for other in without[:i]))
+    ]
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def doubts(source: str) -> list[str]:
     """The constructs by which a use could be hidden, each as it is called."""
     try:

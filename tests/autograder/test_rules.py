@@ -6,7 +6,7 @@ import pytest
 from rooms import forked, run
 
 from autograder import check, workers
-from autograder.rules import breach, doubts
+from autograder.rules import breach, doubts, in_words
 
 WITHOUT = ("torch.linalg", "numpy.linalg.det", ".logdet")
 
@@ -62,6 +62,18 @@ def test_nothing_else_is(source):
 )
 def test_what_cannot_be_read_is_listed(source, doubt):
     assert doubts(source) == [doubt]
+
+
+@pytest.mark.parametrize(
+    ("without", "words"),
+    [
+        (("torch.linalg",), "torch.linalg"),
+        (("torch.linalg", ".det"), "torch.linalg and det"),
+        (("torch.linalg", "torch.det", ".det", ".inverse"), "torch.linalg, torch.det and inverse"),
+    ],
+)
+def test_a_rule_is_said_once(without, words):
+    assert in_words(without) == words
 
 
 BREAKS = "def f(A):\n    return L.det(A)"
