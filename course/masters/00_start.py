@@ -29,7 +29,7 @@ from flowkit.lab.widgets import choice, play, predict, slider
 half_turn = np.linspace(0, np.pi, 16)
 upper = np.stack([np.cos(half_turn) - 0.5, np.sin(half_turn) - 0.25], axis=-1)
 CENTRES, WIDTH, STEPS = 1.2 * np.concatenate([upper, -upper]), 0.12, 20
-SEEN = (-4.4, 4.4)  # no point goes beyond
+SEEN = (-4.6, 4.6)  # no point goes beyond
 
 
 def velocity(x, t):
