@@ -199,8 +199,8 @@ def without(exercise: str, *forbidden: str) -> None:
     if found:
         _, text, name = found
         message = (
-            f"{_name(exercise)} is to do without {rules.in_words(forbidden)}, and your cell uses {name}:\n{text}\n"
-            "Which formula gives the same from what you have already?"
+            f"{_name(exercise)} is to do without {rules.in_words(forbidden)}, and your cell uses {name}:\n"
+            f"{text}\nWhich formula gives the same from what you have already?"
         )
         _fail(exercise, NotRight, diagnosis.fixed("rule", message))
 

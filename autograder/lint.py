@@ -201,6 +201,16 @@ def graded_code_stands_without_shows(page: Page) -> Iterator[str]:
 
 
 @rule
+def answers_keep_their_names(page: Page) -> Iterator[str]:
+    names = {exercise.name for exercise in page.master.exercises}
+    for cell in page.code:
+        taken = names & syntax.bound_names(cell.source)
+        if cell.kind != "solution" and taken:
+            name = min(taken)
+            yield page.fault(cell, f"{name} is bound here, and the student's {name} is lost: rename this one")
+
+
+@rule
 def nothing_withheld(page: Page) -> Iterator[str]:
     for cell in page.code:
         withheld = syntax.modules_of("flowkit", cell.source) & set(page.lesson.withheld)

@@ -28,7 +28,7 @@ def breach(source: str, without: tuple[str, ...], above: str = "") -> tuple[int,
 
 
 def in_words(without: tuple[str, ...]) -> str:
-    """ "torch.linalg, torch.det and inverse": a method that is named as a function before it is not said again."""
+    """ "torch.linalg, torch.det and inverse": a method is left out where a function has its name."""
     names = [
         name.lstrip(".")
         for i, name in enumerate(without)

@@ -925,8 +925,7 @@ from functools import partial
 
 import torch
 from autograder import check
-from flowkit import Compose
-from flowkit.coupling import affine_coupling, alternating_mask
+from flowkit import Compose, coupling
 from flowkit.lab.nets import mlp
 from flowkit.linear import Permutation
 
@@ -934,7 +933,8 @@ from flowkit.linear import Permutation
 def stack(parities):
     torch.manual_seed(0)
     net = partial(mlp, hidden=(8,), activation=torch.nn.Tanh, zero_last=False)
-    return Compose(*[affine_coupling(alternating_mask(4, parity), net) for parity in parities]).double()
+    masks = [coupling.alternating_mask(4, parity) for parity in parities]
+    return Compose(*[coupling.affine_coupling(mask, net) for mask in masks]).double()
 
 
 def evidence(f, inverse):
@@ -997,8 +997,7 @@ from functools import partial
 
 import torch
 from autograder import check
-from flowkit import Compose
-from flowkit.coupling import affine_coupling, alternating_mask
+from flowkit import Compose, coupling
 from flowkit.lab.nets import mlp
 from flowkit.linear import Permutation
 
@@ -1008,7 +1007,8 @@ rng = check.rng("coupling.inspect_stack")
 def stack(D, parities):
     torch.manual_seed(int(rng.integers(2**31)))
     net = partial(mlp, hidden=(8,), activation=torch.nn.Tanh, zero_last=False)
-    return Compose(*[affine_coupling(alternating_mask(D, parity), net) for parity in parities]).double()
+    masks = [coupling.alternating_mask(D, parity) for parity in parities]
+    return Compose(*[coupling.affine_coupling(mask, net) for mask in masks]).double()
 
 
 def evidence(f, D):

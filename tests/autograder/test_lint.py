@@ -112,6 +112,11 @@ BROKEN = {
         "    return scale * np.array(",
         "scale is not defined in this cell or in a cell before it",
     ),
+    ("answers_keep_their_names", "a show cell's import"): (
+        SHOW,
+        "from math import sqrt as triangle_area",
+        "the student's triangle_area is lost",
+    ),
     ("nothing_withheld", "withheld"): (
         "import numpy as np\n\n\ndef square",
         "import numpy as np\nfrom flowkit import jacobians\n\n\ndef square",

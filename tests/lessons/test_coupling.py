@@ -1,6 +1,7 @@
 """The numbers that lesson 08 states, on the lesson's own code."""
 
 import builtins
+import linecache
 import math
 import types
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from autograder import check  # noqa: E402
 from autograder.course import Course  # noqa: E402
 from autograder.master import read_master, solved  # noqa: E402
 from flowkit.coupling import coupling_stack, graph  # noqa: E402
+from flowkit.lab import costs  # noqa: E402
 from flowkit.lab.nets import mlp  # noqa: E402
 
 COURSE = Course(Path(__file__).parents[2] / "course")
@@ -70,3 +73,40 @@ def test_bounded_scales_of_32_layers_stay_within_float32():
 
 def test_one_layer_with_a_scale_of_90_overflows_float32_alone():
     assert torch.tensor(90.0).exp().isinf()
+
+
+@pytest.mark.parametrize(
+    ("log_det", "name"),
+    [
+        ("torch.linalg.slogdet(J).logabsdet", "torch.linalg.slogdet"),
+        ("torch.logdet(J)", "torch.logdet"),
+        ("J.det().log()", "det"),
+    ],
+)
+def test_a_determinant_is_refused_where_it_would_be_right(log_det, name):
+    answer = (
+        "import torch\ndef coupling_log_det(x, mask, s, t):\n"
+        f"    J = torch.diag_embed(torch.where(mask, 1.0, s.exp()))\n    return {log_det}\n"
+    )
+    file = f"<cell with {name}>"
+    linecache.cache[file] = (len(answer), None, answer.splitlines(keepends=True), file)
+    cells = read_master(COURSE, COURSE.lesson("coupling")).cells
+    test = next(cell for cell in cells if (cell.kind, cell.name) == ("test", "coupling_log_det"))
+    namespace = {}
+    exec(compile(answer, file, "exec"), namespace)
+    with pytest.raises(check.NotRight, match=rf"(?s)torch.linalg, torch.det.* your cell uses {name}:"):
+        exec(compile(test.source, "<test>", "exec"), namespace)
+
+
+@pytest.mark.slow
+def test_a_fresh_stack_is_frozen_and_a_trained_one_asks_for_no_gradients(page):
+    x = torch.randn(5, 3)
+    for mask, net in page.new_stack(3, 4):
+        assert torch.equal(page.affine_coupling(x, mask, net), x)
+    assert not any(w.requires_grad for w in page.weights(page.trained))
+
+
+def test_a_network_of_two_hidden_layers_costs_what_the_table_says():
+    D, H = costs.DIM, 64
+    sizes = [w.numel() for w in coupling_stack(D, 1, mlp).parameters() if w.ndim == 2]
+    assert sizes == [D * H / 2, H * H, H * D]
