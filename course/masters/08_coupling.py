@@ -122,15 +122,13 @@ plots.show(
 # %% [markdown]
 # ## 1. Split, keep, transform
 #
-# Split the dimensions of $x$ in two: $x_A$ is *kept*, $x_B$ *moves*. A *mask* says which: in this course `mask` is a boolean tensor `(D,)`, True where a dimension is kept. The *affine coupling*, the layer of a flow called RealNVP (section 3 says why), is
+# Split the dimensions of $x$ in two: $x_A$ is *kept*, $x_B$ *moves*. A *mask* says which: in this course `mask` is a boolean tensor `(D,)`, True where a dimension is kept. The *affine coupling*, the layer of a flow called RealNVP (section 3 explains the name), is
 #
 # $$z_A = x_A, \qquad z_B = x_B \odot e^{s(x_A)} + t(x_A).$$
 #
 # The functions $s$ and $t$ come from a network, the *conditioner*. To go back we need $s$ and $t$ at the same point, and there they are: $x_A = z_A$ was never touched. So we run the *same* network, forward, and undo an affine map of numbers we now know:
 #
 # $$x_A = z_A, \qquad x_B = \bigl(z_B - t(z_A)\bigr) \odot e^{-s(z_A)}.$$
-#
-# Nothing ever asks for the inverse of $s$ or $t$.
 #
 # RealNVP writes $y$ for our $z$, $b$ for the mask. Texts that define the layer from noise to data have $x_B = z_B \odot e^{s} + t$: their forward is our inverse.
 #
@@ -150,7 +148,7 @@ for name, (s, t) in conditioners.items():
     print(f"{name:14} largest error after the round trip {(back - x_b).abs().max():.1e}")
 
 # %% [markdown] exercise="affine_coupling" title="there and back" difficulty=2 importance=5 minutes=12
-# All three come back: an error of $10^{-15}$ is rounding. Write `affine_coupling(x, mask, net, inverse=False)`. With `inverse=False` it returns $z$ for the points `x` of shape `(..., D)`. With `inverse=True` the first argument is $z$, and it returns $x$. It returns the points alone; their log-determinant is the next exercise.
+# All three come back (an error of $10^{-15}$ is rounding): nothing ever asks for the inverse of $s$ or $t$. Write `affine_coupling(x, mask, net, inverse=False)`. With `inverse=False` it returns $z$ for the points `x` of shape `(..., D)`. With `inverse=True` the first argument is $z$, and it returns $x$. It returns the points alone; their log-determinant is the next exercise.
 #
 # `conditioner(kept, net)` from the first cell gives the pair `(s, t)`. All three have shape `(..., D)`: `kept` is the point with zeros where it moves, and of `s` and `t` only the entries of the moving dimensions count. The mask is boolean; `x * mask` and `~mask` work, and `torch.where(mask, a, b)` takes `a` where a dimension is kept.
 #
@@ -692,7 +690,7 @@ for D in range(2, 9):
 # %% [markdown] exercise="dependency_graph" title="who can hear whom" difficulty=3 importance=3 minutes=20
 # Why three? Say the first layer keeps $A$ and moves $B$. After it, each of $B$ has heard of itself and all of $A$; after the second, each of $A$ has heard of everyone. Those of $B$ have yet to hear of *one another*, and the third layer tells them. With a single dimension in $B$ ($D = 2$ or 3) two are enough.
 #
-# Compute such matrices. The graph of two layers is a product of their matrices: a path $i \leftarrow k \leftarrow j$. Write `dependency_graph(layers, D)`: a boolean tensor `(D, D)`, with entry `[i, j]` True where output $i$ of the whole stack can depend on input $j$.
+# Compute such matrices yourself. The graph of two layers is a product of their matrices: a path $i \leftarrow k \leftarrow j$. Write `dependency_graph(layers, D)`: a boolean tensor `(D, D)`, with entry `[i, j]` True where output $i$ of the whole stack can depend on input $j$.
 #
 # `layers` is a list, data first. Each entry is a pair: `("couple", mask)`, with a list of D booleans, True = kept (a list: make it a tensor before `~`); or `("permute", order)`, with $z_i = x_{\text{order}[i]}$. With no layers, each output is its own input. The public test builds random maps with these masks and looks where their Jacobian is not zero.
 #
