@@ -48,7 +48,7 @@ def slope(field: Field, t: float | Tensor, y: State) -> State:
     like = y[0] if isinstance(y, tuple) else y
     k = field(torch.as_tensor(t, dtype=like.dtype, device=like.device), y)
     if _shapes(k) != _shapes(y):
-        raise ValueError(f"the field must return the shape of the state, {_shapes(y)}; it gave {_shapes(k)}")
+        raise ValueError(f"the slope must have the shape of the state, {_shapes(y)}; it has {_shapes(k)}")
     return k
 
 

@@ -148,9 +148,9 @@ def test_back_in_time_undoes():
 
 
 def test_wrong_fields_and_steps_are_named():
-    with pytest.raises(ValueError, match=r"the shape of the state, \(2,\); it gave \(\)"):
+    with pytest.raises(ValueError, match=r"the slope must have the shape of the state, \(2,\); it has \(\)"):
         integrate(lambda t, y: y.sum(), torch.ones(2), 0.0, 1.0, 3)
-    with pytest.raises(ValueError, match=r"\[\(2,\), \(\)\]; it gave \[\(2,\)\]"):
+    with pytest.raises(ValueError, match=r"\[\(2,\), \(\)\]; it has \[\(2,\)\]"):
         integrate(lambda t, y: y[:1], (torch.ones(2), torch.ones(())), 0.0, 1.0, 3)
     with pytest.raises(ValueError, match="at least one step, got 0"):
         integrate(logistic, torch.ones(2), 0.0, 1.0, 0)
