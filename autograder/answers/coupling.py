@@ -1127,6 +1127,7 @@ def same_weights(returned, stack):
     "fit_stack",
     "The weights that came back are those that went in. Does every weight get to the optimizer, and do you return the copy "
     "that was trained?",
+    "Print the gradient of one weight just before `optimizer.step()`: is there one left?",
     when=lambda returned, stack, data, steps, rate: steps > 0 and same_weights(returned, stack),
 )
 def untrained(stack, data, steps, rate):
