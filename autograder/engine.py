@@ -27,7 +27,7 @@ class Check:
     """One graded cell: what it is worth, what it gave, and what the student is told.
 
     points is the most it can give; score is None where a person has to grade. message never holds test
-    source.
+    source. seconds: how long the cell ran, where the engine says so; two checks are equal whatever they took.
     """
 
     grade_id: str
@@ -37,6 +37,7 @@ class Check:
     outcome: str
     message: str = ""
     hidden: bool = False
+    seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass

@@ -36,6 +36,8 @@ class Exercise:
                      for all or nothing); None for fewer than FEWEST submissions, and where one of the two is
                      the same for everybody, or the exercise waits for a person
     message, said    what the check said most often to those who do not have it right, and to how many
+    seconds          the median of the time that its tests ran, of the submissions where the engine says so;
+                     None where there is none
     """
 
     name: str
@@ -46,6 +48,7 @@ class Exercise:
     discrimination: float | None
     message: str
     said: int
+    seconds: float | None
 
     @property
     def attempted(self) -> float:
@@ -124,12 +127,15 @@ def _scores(book, lesson) -> dict[tuple[str, str], float | None]:
 
 @dataclass
 class _Row:
-    """What came of one exercise in one submission; score is NaN where a person has to grade."""
+    """What came of one exercise in one submission; score is NaN where a person has to grade, and seconds are
+    NaN where the engine says none.
+    """
 
     points: float
     score: float
     outcome: str
     message: str
+    seconds: float
 
 
 def _read(course, lesson, scores) -> LessonReport | None:
@@ -179,7 +185,9 @@ def _rows(result: Result, scores, points) -> dict[str, _Row]:
         found = [scores.get((result.student, check.grade_id), check.score) for check in checks]
         score = float("nan") if None in found else sum(found)
         message = next((c.message for c in checks if c.message and c.outcome not in (RIGHT, BY_HAND)), "")
-        rows[name] = _Row(worth, score, _outcome(checks, score, worth, result.untouched), message)
+        outcome = _outcome(checks, score, worth, result.untouched)
+        taken = [check.seconds for check in checks if check.seconds is not None]
+        rows[name] = _Row(worth, score, outcome, message, sum(taken) if taken else float("nan"))
     return rows
 
 
@@ -200,6 +208,7 @@ def _exercise(name, points, rows, discrimination) -> Exercise:
     worth = sum(row.points for row in known)
     outcomes = Counter(row.outcome for row in rows)
     message, said = _commonest(row.message for row in rows if row.message)
+    seconds = [row.seconds for row in rows if not np.isnan(row.seconds)]
     return Exercise(
         name=name,
         points=points,
@@ -209,6 +218,7 @@ def _exercise(name, points, rows, discrimination) -> Exercise:
         discrimination=discrimination,
         message=message,
         said=said,
+        seconds=float(np.median(seconds)) if seconds else None,
     )
 
 

@@ -12,7 +12,16 @@ from autograder.report import FEWEST, OUTCOMES, LessonReport
 
 DPI = 120
 HATCHES = ("", "//", "xx", "++", "..", "--")
-HEADS = ("exercise", "points", "attempted", "passed", "mean", "discrimination", "commonest message")
+HEADS = (
+    "exercise",
+    "points",
+    "attempted",
+    "passed",
+    "mean",
+    "discrimination",
+    "seconds",
+    "commonest message",
+)
 LESSON_HEADS = (
     "lesson",
     "submissions",
@@ -30,7 +39,8 @@ whose score is known; files that could not be read are left out.</p>
 below, those who do well elsewhere do no better here: read the exercise, its tests and its commonest message.
 It is left out for fewer than {FEWEST} submissions, and while answers wait for a person.</p>
 <p>Messages that differ in their numbers alone are counted together, and the first is shown. Seconds: the
-median time that grading a submission took.</p>"""
+median time that grading a submission took; of an exercise, the time that its tests ran, with the answers that
+they call, where the engine noted it.</p>"""
 
 
 def terminal(found: LessonReport):
@@ -63,6 +73,8 @@ def html(reports: Sequence[LessonReport]) -> str:
         if found.exercises and len(found.scores):
             body += ["<h3>Exercises</h3>", page.table("How each exercise went", HEADS, _table(found))]
             body += [_outcomes_figure(found), "<h3>Scores</h3>", _scores_figure(found)]
+            timed = [exercise for exercise in found.exercises if exercise.seconds is not None]
+            body += ["<h3>Time</h3>", _seconds_figure(timed)] if timed else []
     title = f"{reports[0].lesson.title}: report" if len(reports) == 1 else "The course: report"
     return page.page(title, [*body, "<h2>How to read this</h2>", EXPLANATION])
 
@@ -90,6 +102,7 @@ def _table(found):
             _percent(exercise.passed),
             _percent(exercise.mean),
             "" if exercise.discrimination is None else f"{exercise.discrimination:.2f}",
+            "" if exercise.seconds is None else f"{exercise.seconds:.2g}",
             f"{exercise.said}: {exercise.message}" if exercise.said else "",
         )
         for exercise in found.exercises
@@ -153,6 +166,17 @@ def _scores_figure(found):
         f" {edges[int(counts.argmax())]:.1f}."
     )
     return plots.html(fig, alt=alt, dpi=DPI)
+
+
+def _seconds_figure(exercises):
+    from flowkit.lab import plots
+
+    fig, ax = plots.figure(height=1.2 + 0.3 * len(exercises), width=9)
+    ax.barh([e.name for e in exercises], [e.seconds for e in exercises], color=plots.BLUE)
+    ax.invert_yaxis()
+    ax.set(xlabel="seconds, median")
+    said = ", ".join(f"{exercise.name} {exercise.seconds:.2g}" for exercise in exercises)
+    return plots.html(fig, alt=f"Seconds that the tests of each exercise ran, medians: {said}.", dpi=DPI)
 
 
 def _course_figure(reports):

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from datetime import datetime
 from pathlib import Path
 
 import nbformat
@@ -258,7 +259,17 @@ def _check(cell, exercise, score):
     points = float(cell["metadata"]["nbgrader"]["points"])
     hidden = is_hidden(cell)
     outcome, message = _verdict(cell, score, points, hidden)
-    return Check(cell["metadata"]["nbgrader"]["grade_id"], exercise, points, score, outcome, message, hidden)
+    name, seconds = cell["metadata"]["nbgrader"]["grade_id"], _seconds(cell)
+    return Check(name, exercise, points, score, outcome, message, hidden, seconds)
+
+
+def _seconds(cell):
+    """How long the cell ran, as nbclient notes it beside the cell; None where it did not run to its end."""
+    times = cell["metadata"].get("execution", {})
+    begin, end = times.get("iopub.status.busy"), times.get("shell.execute_reply")
+    if not (begin and end):
+        return None
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
 
 
 def _verdict(cell, score, points, hidden):

@@ -3,6 +3,7 @@
 import io
 import shutil
 
+import nbformat
 import numpy as np
 import pytest
 from classes import LESSON, built_course
@@ -16,6 +17,7 @@ from autograder.course import Course, CourseError
 from autograder.engine import ERROR, RIGHT, UNTOUCHED, WRONG, Result
 from autograder.report import PARTLY, WAITS, report
 from autograder.report_page import html, terminal, write
+from autograder.stock import checks_of
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,37 @@ def test_unreadable_late_and_time(course):
     (found,) = report(course)
     assert (found.submissions, found.unreadable, found.late, found.seconds) == (3, 1, 1, 3.0)
     assert of(course, "triangle_area").passed == 1.0
+
+
+def test_the_time_of_an_exercise_is_that_of_its_tests(course):
+    taken = {"ann": (1.0, 2.0), "bob": (2.0, 3.0), "cat": (0.5, None), "dan": (None, None)}
+    results = [result(student) for student in taken]
+    for one in results:
+        for found, seconds in zip(one.checks, taken[one.student], strict=False):
+            found.seconds = seconds
+    keep(course, results)
+    assert of(course, "triangle_area").seconds == 3.0  # of 3, 5 and 0.5; the fourth says none
+    assert of(course, "polygon_area").seconds is None
+    (found,) = report(course)
+    page = Page(html([found]))
+    alt = [image["alt"] for image in page.attributes("img")]
+    assert "Seconds that the tests of each exercise ran, medians: triangle_area 3." in alt
+    assert "Time" in page.headings
+    for one in results:
+        one.checks[0].seconds = one.checks[1].seconds = None
+    keep(course, results)
+    assert "Time" not in Page(html(report(course))).headings
+
+
+def test_nbgrader_notes_the_time_of_a_cell():
+    begin, end = "2026-09-30T10:00:00Z", "2026-09-30T10:00:02.250000Z"
+    ran = {"iopub.status.busy": begin, "shell.execute_reply": end}
+    for times, seconds in ((ran, 2.25), ({"iopub.status.busy": begin}, None), ({}, None)):
+        settings = {"grade_id": "area_test", "grade": True, "solution": False, "points": 1}
+        metadata = {"nbgrader": settings, "execution": times}
+        cell = {"cell_type": "code", "metadata": metadata, "source": "", "outputs": []}
+        notebook = nbformat.from_dict({"cells": [cell]})
+        assert checks_of(notebook, {"area_test": 1.0})[0].seconds == seconds
 
 
 def test_results_of_an_older_release_do_not_stop_it(course):
