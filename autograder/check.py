@@ -118,14 +118,15 @@ def values(
     trials = _trials(cases, reference)
     with _same_draws() as rewind:
         _announce(answer, trials, use, rewind)
+        for trial in trials:  # first: the student's process may be at work meanwhile
+            rewind()
+            trial.expected = _quietly(reference, *copied(trial.args), **copied(trial.kwargs))
         for number, trial in enumerate(trials):
             error = _run(answer, trial, use, rewind)
             if error is not None:
                 _raise_if_wrong(exercise, trials[:number], use, rewind)
                 _fail(exercise, *_outcome_of_error(exercise, error, answer, trial))
             trial.returned = copied(trial.returned)  # the student may hand out one buffer again and again
-            rewind()
-            trial.expected = _quietly(reference, *copied(trial.args), **copied(trial.kwargs))
             inputs = [*trial.args, *trial.kwargs.values(), trial.returned, trial.expected]
             trial.within = tolerance(*inputs, rtol=rtol, atol=atol)
         _raise_if_wrong(exercise, trials, use, rewind)

@@ -4,6 +4,7 @@ NumPy alone is needed. PyTorch is never imported here: a tensor can only be met 
 """
 
 import copy
+import functools
 import math
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ Path = tuple[int | str, ...]
 
 # (rtol, atol) by the number of bits of the coarsest float that took part.
 TOLERANCES = {64: (1e-6, 1e-8), 32: (1e-4, 1e-5), 16: (2e-2, 2e-2)}
+_BITS = {"float16": 16, "bfloat16": 16, "float32": 32, "complex64": 32}
+_UNCHANGING = {type(None), bool, int, float, complex, str, bytes}
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,18 @@ def as_array(value: Any) -> np.ndarray:
 
 
 def dtype_name(value: Any) -> str:
-    return str(value.dtype).removeprefix("torch.")
+    return _name(value.dtype)
+
+
+@functools.cache
+def _name(dtype):
+    return str(dtype).removeprefix("torch.")
 
 
 def copied(value: Any) -> Any:
     """A copy that shares no memory with the value. What cannot be copied is returned as it is."""
+    if type(value) in _UNCHANGING:
+        return value
     if is_tensor(value):
         return value.detach().clone().requires_grad_(value.requires_grad)
     if type(value) is np.ndarray and not value.dtype.hasobject:
@@ -75,6 +85,8 @@ def copied(value: Any) -> Any:
 
 def arrays_in(value: Any) -> list:
     """All arrays and tensors in nested tuples, lists and dicts."""
+    if type(value) in _UNCHANGING:
+        return []
     if is_array(value):
         return [value]
     if isinstance(value, dict):
@@ -89,17 +101,18 @@ def same_arrays(one: Any, other: Any) -> bool:
 
 
 def _same_bits(one, other):
+    one, other = as_array(one), as_array(other)
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    return as_array(one).tobytes() == as_array(other).tobytes()
+    if one.dtype.hasobject:
+        return np.array_equal(one, other)
+    return np.array_equal(one.reshape(-1).view(np.uint8), other.reshape(-1).view(np.uint8))
 
 
 def tolerance(*values: Any, rtol: float | None = None, atol: float | None = None) -> tuple[float, float]:
     """(rtol, atol) for the coarsest floating-point type among the arrays in the values, unless given."""
-    bits = [np.finfo(as_array(a).dtype).bits for a in arrays_in(list(values)) if _is_inexact(as_array(a))]
-    if any(dtype_name(a) == "bfloat16" for a in arrays_in(list(values))):
-        bits.append(16)
-    default = TOLERANCES.get(min(bits, default=64), TOLERANCES[64])
+    bits = [_BITS.get(dtype_name(array), 64) for array in arrays_in(list(values))]
+    default = TOLERANCES[min(bits, default=64)]
     return (default[0] if rtol is None else rtol), (default[1] if atol is None else atol)
 
 

@@ -77,6 +77,7 @@ class Process:
         self.printed = ""
         self.callbacks: list[Callable] = []
         self.ahead = []  # calls that were done ahead: of what, with what, and the answer
+        self.announced = None  # of what, with what, and the request, whose answers are still to come
         self.cells: dict[str, str] = {}  # what was run, by name
         self.expected: list[dict] = []  # requests that are over there already, and not yet answered
         self.sent = self.marked = None
@@ -135,9 +136,10 @@ class Process:
     def announce(self, target: Any, calls: list[tuple[tuple, dict]]) -> None:
         """Has calls done over there, in one message, that will be made here one after another.
 
-        Each will be made from the random states of now. Large ones are not done ahead.
+        They are done while we go on here, each from the random states of now. Large ones are not done ahead.
         """
         self.ahead.clear()
+        self.announced = None
         known = len(self.callbacks)
         blobs = [self._packed(call) for call in calls]
         size = sum(map(len, blobs))
@@ -146,16 +148,23 @@ class Process:
             or size > student.MOST_AHEAD
             or len(self.callbacks) > known
             or tracemalloc.is_tracing()
+            or self.expected
         ):
             return  # a function that is called back may take notes, call by call
         self.marked = None  # the states over there will be those after the last call
         request = {"op": "calls", "target": target, "blobs": blobs, "states": self._states()}
         self.marked = None
-        answers = self._ask(request)["answers"]
-        self.ahead += zip([target] * len(blobs), blobs, answers, strict=False)
+        self._send(request)
+        self.expected.append(request)
+        self.announced = target, blobs, request
 
     def _announced(self, target, call):
         """The answer to a call that was done ahead; None where it was another, or the states have moved."""
+        if self.announced is not None:
+            (of, blobs, request), self.announced = self.announced, None
+            if self.expected == [request]:  # else somebody asked for something in between
+                answers = self._ask(request)["answers"]
+                self.ahead += zip([of] * len(blobs), blobs, answers, strict=False)
         if not self.ahead:
             return None
         of, asked, answer = self.ahead.pop(0)
@@ -222,9 +231,12 @@ class Process:
         while self.expected:  # something else was to come, and is of no use now
             del self.expected[0]
             self._said(self._answer)
+        self._send(request)
+        return self._said(self._answer)
+
+    def _send(self, request):
         message = self._packed(request)
         self._said(lambda: wire.send(self.pipe, message, self.deadline))
-        return self._said(self._answer)
 
     def _answer(self):
         for _ in range(MOST_CALLBACKS):

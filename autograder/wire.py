@@ -29,7 +29,7 @@ MOST_DEPTH = 50
 MOST_PARTS = 500_000  # values in a message, those inside others included
 MOST_AXES = 32
 MOST_DIGITS = 3000  # of a whole number, in hexadecimal: what Python still prints
-CHUNK = 2**20
+CHUNK = 2**18  # bytes that are read at once
 LARGE = 2**12  # bytes from which an array is not copied once more
 
 NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -62,9 +62,9 @@ def pack(value: Any, opaque: Callable[[Any], Any] | None = None) -> bytes:
 
 def is_packed(message: bytes, value: Any, opaque: Callable[[Any], Any] | None = None) -> bool:
     """Whether `message` is what `pack` gives for the value, found out without a copy. Raises as `pack`."""
-    place, whole = 0, memoryview(message)
+    place = 0
     for part in _parts(value, opaque):
-        if whole[place : place + len(part)] != part:
+        if not message.startswith(part, place):
             return False
         place += len(part)
     return place == len(message)
@@ -111,19 +111,20 @@ def _until(pipe, deadline):
 
 def _fill(data, pipe, size, deadline):
     """Reads until there are `size` bytes. The buffer grows with what arrives, not with what was announced."""
+    arrived = memoryview(bytearray(min(CHUNK, size - len(data))))
     while len(data) < size:
         if deadline is not None and time.monotonic() > deadline:
             raise TimeoutError
         _until(pipe, deadline)
         try:
-            part = pipe.recv(min(CHUNK, size - len(data)))
+            count = pipe.recv_into(arrived, min(CHUNK, size - len(data)))
         except TimeoutError:
             raise
         except OSError as error:
             raise WireError(f"The other side is gone: {error.strerror}.") from None
-        if not part:
+        if not count:
             raise WireError("The other side is gone.")
-        data += part
+        data += arrived[:count]
 
 
 def _lengths(prefix):

@@ -139,7 +139,9 @@ def test_a_second_error_is_told_what_python_meant(body, more):
 
 
 def test_error_in_a_helper_of_the_test_names_the_students_line():
-    test = TEST.replace("(rng.normal(size=(4, 3)), 2.0)", "(rng.normal(size=(4, 3)), lambda: 1 / 0)")
+    slope = 'type("Slope", (float,), {"__call__": lambda self: 1 / 0})(2.0)'
+    test = TEST.replace("(rng.normal(size=(4, 3)), 2.0)", f"(rng.normal(size=(4, 3)), {slope})")
+    assert slope in test
     found = outcome(answer("return x * slope()"), test)
     assert "Your line 3:  return x * slope()" in found.message
     assert "lambda" not in found.message.splitlines()[1]

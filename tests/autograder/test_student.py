@@ -243,7 +243,7 @@ def f(x, fail=False):
         process.printed = ""
         if announced:
             f._announce_calls_(cases)
-            assert len(process.ahead) == 3  # up to the one that raises
+        left = []
         for args, kwargs in cases:
             x = args[0].copy()
             draws.restore(start)
@@ -254,6 +254,8 @@ def f(x, fail=False):
                 except check.StudentError as error:
                     value = str(error)
             results.append((value, x.tolist(), [str(w.message) for w in caught]))
+            left.append(len(process.ahead))
+        assert left == ([2, 1, 0, 0] if announced else [0] * 4)  # done ahead up to the one that raises
         results.append(process.printed)
     assert results[:5] == results[5:]
     assert results[0][1:] == ([1.0, 1.0], ["careful"])
@@ -263,6 +265,13 @@ def test_another_call_than_the_one_announced_is_made(process):
     f = define(process, "def f(x): return x + 1")
     f._announce_calls_([((1,), {}), ((2,), {})])
     assert (f(5), f(2), process.ahead) == (6, 3, [])
+
+
+def test_calls_that_are_announced_are_made_one_by_one_where_something_else_comes_first(process):
+    f = define(process, "def f(x): return x + 1")
+    f._announce_calls_([((1,), {}), ((2,), {})])
+    assert process.look(["f"])["f"](1) == 2
+    assert (f(1), f(2), process.ahead) == (2, 3, [])
 
 
 def test_a_student_cannot_choose_the_examiner_s_draws(process):
