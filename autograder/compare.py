@@ -106,7 +106,8 @@ def _same_bits(one, other):
         return False
     if one.dtype.hasobject:
         return np.array_equal(one, other)
-    return np.array_equal(one.reshape(-1).view(np.uint8), other.reshape(-1).view(np.uint8))
+    one, other = (np.ascontiguousarray(a.reshape(-1)).view(np.uint8) for a in (one, other))
+    return np.array_equal(one, other)
 
 
 def tolerance(*values: Any, rtol: float | None = None, atol: float | None = None) -> tuple[float, float]:

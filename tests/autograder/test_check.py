@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from autograder import check
+from autograder.compare import same_arrays
 
 TEST = """
 import numpy as np
@@ -370,3 +371,10 @@ def test_in_a_kernel():
     assert [o.output_type for o in third] == ["display_data"]
     assert third[0].data["text/html"].startswith('<div role="status"')
     assert third[0].data["text/plain"].startswith("✓ Right: scaled_sum passes")
+
+
+def test_inputs_expanded_from_one_number_are_compared_bit_by_bit():
+    """Their strides are zero: no bytes to look at without a copy."""
+    expanded = np.broadcast_to(3.0, (50, 1))
+    assert same_arrays(expanded, expanded.copy())
+    assert not same_arrays(expanded, expanded + 1)
