@@ -647,7 +647,23 @@ def _told_apart(trials: list[Trial], is_bad: Callable[[Trial], bool]) -> tuple[s
         return None, None
     points = [dict(_properties(trial)) for trial in trials]
     every = [dict(_of_arguments(trial)) | found for trial, found in zip(trials, points, strict=True)]
-    return _telling(every, bad), _telling(points, bad)
+    return _by_word(trials, bad) or _telling(every, bad), _telling(points, bad)
+
+
+def _by_word(trials: list[Trial], bad: list[bool]) -> str | None:
+    """Where a word among the arguments names the inputs: which few are wrong, or which few are right."""
+    words = [_words_given(trial) for trial in trials]
+    for name in words[0]:
+        shown = [show(given.get(name)) for given in words]
+        wrong, right = (
+            dict.fromkeys(v for v, b in zip(shown, bad, strict=True) if b is k) for k in (True, False)
+        )
+        if not wrong.keys() & right.keys():
+            if 1 < len(wrong) < 4:
+                return f"when {name} is {' or '.join(wrong)}"
+            if len(wrong) > 3 > len(right):
+                return f"unless {name} is {' or '.join(right)}"
+    return None
 
 
 def _telling(properties: list[dict[str, bool]], bad: list[bool]) -> str | None:
@@ -656,9 +672,13 @@ def _telling(properties: list[dict[str, bool]], bad: list[bool]) -> str | None:
     return ", and ".join(telling[:2]) or None
 
 
-def _of_arguments(trial: Trial) -> Iterator[tuple[str, bool]]:
+def _words_given(trial: Trial) -> dict[str, Any]:
     given = dict([*zip(trial.names, trial.args, strict=False), *trial.kwargs.items()])
-    words = {name: value for name, value in given.items() if _is_word(value)}
+    return {name: value for name, value in given.items() if _is_word(value)}
+
+
+def _of_arguments(trial: Trial) -> Iterator[tuple[str, bool]]:
+    words = _words_given(trial)
     for name, value in words.items():
         yield f"when {name} is {show(value)}", True
     for name, value in scalars_in(trial.names, trial.args, trial.kwargs).items():

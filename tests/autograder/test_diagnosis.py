@@ -118,6 +118,18 @@ def test_words(words, student):
     assert words in finding(student).message
 
 
+def test_inputs_that_have_names_are_called_by_them():
+    cases = [(name, RNG.normal(size=3)) for name in ("flat", "steep", "odd", "even", "tiny")]
+
+    def says(*wrong):
+        student = lambda name, x: x + (name in wrong) * x**2  # noqa: E731
+        return finding(student, cases, lambda name, x: x).message
+
+    assert "wrong when name is 'odd'." in says("odd")
+    assert "wrong when name is 'flat' or 'odd'." in says("flat", "odd")
+    assert "wrong unless name is 'tiny'." in says("flat", "steep", "odd", "even")
+
+
 def test_one_type_wrong_and_another_right():
     cases = [(RNG.normal(size=(4, 2)).astype(t), t(2)) for t in (np.float32, np.float64)]
 
