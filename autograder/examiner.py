@@ -49,9 +49,10 @@ def main(descriptor: int, settings: dict) -> None:
         wire.send(pipe, wire.pack({"ready": True}))
         while True:
             request = wire.unpack(wire.receive(pipe))
-            child = os.fork()
-            if child == 0:
-                _grade_in_child(pipe, request, lesson, student, settings)
+            with student.start() as started:  # its process forks while ours does
+                child = os.fork()
+                if child == 0:
+                    _grade_in_child(pipe, request, lesson, student, started, settings)
             status = os.waitpid(child, 0)[1]
             student.end()
             if status:
@@ -63,10 +64,10 @@ def main(descriptor: int, settings: dict) -> None:
         student.close()
 
 
-def _grade_in_child(pipe, request, lesson, student, settings):
+def _grade_in_child(pipe, request, lesson, student, started, settings):
     status = 1
     try:
-        submission = Submission(lesson, student, settings, request["seed"])
+        submission = Submission(lesson, student, started, settings, request["seed"])
         try:
             answer = {"outputs": submission.grade(request["cells"])}
         except EngineFailure as error:
@@ -81,10 +82,10 @@ def _grade_in_child(pipe, request, lesson, student, settings):
 
 
 class Submission:
-    """One submission, from its first cell to its last."""
+    """One submission, from its first cell to its last. started: the connection to the first process."""
 
-    def __init__(self, lesson: Lesson, student: Zygote, settings: dict, seed: str):
-        self.lesson, self.student, self.seed = lesson, student, seed
+    def __init__(self, lesson: Lesson, student: Zygote, started: socket.socket, settings: dict, seed: str):
+        self.lesson, self.student, self.started, self.seed = lesson, student, started, seed
         self.timeout, self.withheld = settings["timeout"], tuple(settings["withheld"])
         self.in_process = settings["in_process"]
         self.process = None
@@ -167,7 +168,8 @@ class Submission:
             self.starts += 1
             begin = time.monotonic() + self.timeout
             try:
-                process = remote.Process(self.student.start(), _draws_of(self.seed), begin, self.withheld)
+                connection, self.started = self.started or self.student.start(), None
+                process = remote.Process(connection, _draws_of(self.seed), begin, self.withheld)
                 again, self.done = self.done, []
                 for position, step in enumerate(again):
                     self.done = again[position + 1 :]  # without this step, should it be lost there

@@ -21,7 +21,7 @@ from autograder import wire
 from autograder.course import Course, CourseError
 from autograder.engine import Check, EngineFailure, Mended
 from autograder.lesson import read_lesson
-from autograder.sandbox import Limits
+from autograder.sandbox import PROCESS, Limits
 from autograder.stock import checks_of
 
 READY_WITHIN = 180  # seconds
@@ -140,10 +140,9 @@ class _Examiner:
         self.complaints = tempfile.TemporaryFile()  # noqa: SIM115
         self.pipe, far = socket.socketpair()
         settings = {**settings, "source": str(path), "topic": lesson[1]}
-        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "autograder.examiner", str(far.fileno()), json.dumps(settings)],
-            env={**os.environ, **one, "MPLBACKEND": "agg"},
+            env=os.environ | PROCESS,
             pass_fds=(far.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -42,6 +42,13 @@ SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/fonts", "/
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 INSIDE = "/course"  # where the visible modules are, at tier 3
 READY_WITHIN = 120  # seconds
+# For both zygotes: one thread, and memory that is used again rather than given back and asked for anew.
+PROCESS = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
+    "MPLBACKEND": "agg",
+}
 
 
 @dataclass(frozen=True)
@@ -186,14 +193,12 @@ class Zygote:
 
 
 def _environment(code, work):
-    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return one | {
+    return PROCESS | {
         "PATH": "/usr/bin:/bin",
         "HOME": work,
         "TMPDIR": work,
         "MPLCONFIGDIR": work,
         "IPYTHONDIR": work,
-        "MPLBACKEND": "agg",
         "PYTHONPATH": code,
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
