@@ -794,6 +794,7 @@ def price(activation, probes, tolerance):
         return "gave up"
 
 
+print("evaluations for points and log-det, by Dormand and Prince's pair:\n")
 print("tolerance   tanh, exact trace   ReLU, exact trace   tanh, one probe kept   tanh, probes redrawn")
 for tolerance in (1e-2, 1e-3, 1e-4, 1e-5):
     row = [(torch.tanh, "none"), (torch.relu, "none"), (torch.tanh, "kept"), (torch.tanh, "redrawn")]
