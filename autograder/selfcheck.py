@@ -45,7 +45,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one test cell said. outcome: check's, "right", or "broken" where the cell itself failed."""
+    """What one test cell said. outcome: check's, "right", "broken" where the cell itself failed, or "not run"
+    where the one before has settled it.
+    """
 
     cell: str
     points: float
@@ -91,7 +93,8 @@ def check_lesson(master: Master, answers: Bank, timeout: float = TIMEOUT) -> Ite
         played = start
         before = [cell for cell in master.cells[:start] if cell.kind in ("code", "solution")]
         for variant in _variants(exercise, answers):
-            verdicts = _in_a_fork(namespace, before, _cells_of(master, exercise), variant.source, timeout)
+            cells, settled = _cells_of(master, exercise), variant.kind == "wrong"
+            verdicts = _in_a_fork(namespace, before, cells, variant.source, settled, timeout)
             yield variant.row(topic, exercise, verdicts)
         yield from _counted(topic, exercise, answers)
 
@@ -233,10 +236,17 @@ def _execute(source: str, name: str, namespace: dict) -> None:
     exec(compile(source, name, "exec"), namespace)
 
 
-def _verdicts(namespace: dict, cells: list[Cell], typed: str) -> list[Verdict]:
-    """What the tests among the cells say when `typed` stands in the solution cell."""
+def _verdicts(namespace: dict, cells: list[Cell], typed: str, settled: bool) -> list[Verdict]:
+    """What the tests among the cells say when `typed` stands in the solution cell.
+
+    settled: whether the first test that refuses it settles all, and those below are not run; some train.
+    """
     found = []
     for cell in cells:
+        if settled and any(verdict.outcome != "right" for verdict in found):
+            if cell.kind in ("test", "hidden"):
+                found.append(Verdict(LABELS[cell.kind], cell.points, "not run"))
+            continue
         if cell.kind == "solution":
             with contextlib.suppress(Exception), _silence():  # the tests tell what follows from an error here
                 _execute(typed, f"<cell {cell.place}>", namespace)
@@ -248,9 +258,12 @@ def _verdicts(namespace: dict, cells: list[Cell], typed: str) -> list[Verdict]:
     return found
 
 
+LABELS = {"test": "public test", "hidden": "hidden test"}
+
+
 def _verdict(cell: Cell, namespace: dict) -> Verdict:
     os.environ[check.HIDDEN] = "1" if cell.kind == "hidden" else ""
-    label = "hidden test" if cell.kind == "hidden" else "public test"
+    label = LABELS[cell.kind]
     try:
         with _silence():
             _execute(cell.source, f"<cell {cell.place}>", namespace)
@@ -271,14 +284,14 @@ def _silence():
 
 
 def _in_a_fork(
-    namespace: dict, before: list[Cell], cells: list[Cell], typed: str, timeout: float
+    namespace: dict, before: list[Cell], cells: list[Cell], typed: str, settled: bool, timeout: float
 ) -> list[Verdict]:
     """The verdicts, found in a child. Where there is no fork, the child plays the cells before once more."""
     forks = "fork" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if forks else "spawn")
     receive, send = context.Pipe(duplex=False)
     ready = (namespace, []) if forks else (None, before)
-    child = context.Process(target=_child, args=(*ready, cells, typed, send))
+    child = context.Process(target=_child, args=(*ready, cells, typed, settled, send))
     child.start()
     send.close()
     try:
@@ -292,15 +305,17 @@ def _in_a_fork(
         child.kill()
         child.join()
     graded = [cell for cell in cells if cell.kind in ("test", "hidden")]
-    return [Verdict(f"{cell.kind} test", cell.points, "broken", "process", reason) for cell in graded]
+    return [Verdict(LABELS[cell.kind], cell.points, "broken", "process", reason) for cell in graded]
 
 
-def _child(namespace: dict | None, before: list[Cell], cells: list[Cell], typed: str, send) -> None:
+def _child(
+    namespace: dict | None, before: list[Cell], cells: list[Cell], typed: str, settled: bool, send
+) -> None:
     if namespace is None:
         namespace = _fresh_namespace()
         for cell in before:
             _play(cell, namespace)
-    send.send(_verdicts(namespace, cells, typed))
+    send.send(_verdicts(namespace, cells, typed, settled))
     send.close()
 
 

@@ -172,6 +172,17 @@ def test_all_is_as_it_must_be(rows):
     assert len(found) == 2 * (1 + 2 + 3 + 3)
 
 
+def test_a_wrong_answer_is_settled_by_the_first_test_that_refuses_it(rows, tmp_path):
+    """Tests train; those of right answers all run."""
+    noted = tmp_path / "noted"
+    path = tmp_path / "course" / "masters" / "00_invented.py"
+    hidden = "cases = [(np.array"
+    path.write_text(path.read_text().replace(hidden, f"open({str(noted)!r}, 'a').write('x')\n{hidden}"))
+    assert wrong_rows(rows()) == {}
+    ran = ["reference", "by_loop", "by_product", "untouched stub", "empty cell", "syntax error", "lost_sign"]
+    assert len(noted.read_text()) == len(ran)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "row", "got"),
     [
