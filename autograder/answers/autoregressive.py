@@ -227,6 +227,104 @@ def s_summed_over_the_batch(x, mu, s):
     return -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1) - s.sum()
 
 
+@wrong(
+    "autoregressive_log_prob",
+    "You multiply the s_i. J has the exp(-s_i) in its diagonal: what does the logarithm make of their product?",
+)
+def product_of_the_logs(x, mu, s):
+    z = (x - mu) * torch.exp(-s)
+    return (-0.5 * (z.square() + math.log(2 * math.pi))).sum(-1) - s.prod(-1)
+
+
+@wrong(
+    "autoregressive_log_prob",
+    "You charge for the size of s, whatever its sign: a conditional that is narrow pays like one that is wide. The absolute value in the formula is that of the determinant: can exp(-s) be negative?",
+)
+def size_of_s(x, mu, s):
+    z = (x - mu) * torch.exp(-s)
+    return (-0.5 * (z.square() + math.log(2 * math.pi)) - s.abs()).sum(-1)
+
+
+@wrong(
+    "autoregressive_log_prob",
+    "You charge for the mean of the s_i. The diagonal of J has D factors: what does the logarithm make of their product?",
+)
+def s_averaged(x, mu, s):
+    z = (x - mu) * torch.exp(-s)
+    return (-0.5 * (z.square() + math.log(2 * math.pi))).sum(-1) - s.mean(-1)
+
+
+@wrong(
+    "autoregressive_log_prob",
+    "You multiply the log-densities of the z_i. Densities of independent variables multiply: what do their logarithms do?",
+)
+def logs_multiplied(x, mu, s):
+    z = (x - mu) * torch.exp(-s)
+    return (-0.5 * (z.square() + math.log(2 * math.pi))).prod(-1) - s.sum(-1)
+
+
+@wrong(
+    "autoregressive_log_prob",
+    "Your z is x minus a scaled mu: x itself is not scaled. What does the factor exp(-s) multiply?",
+)
+def mu_alone_scaled(x, mu, s):
+    z = x - mu * torch.exp(-s)
+    return (-0.5 * (z.square() + math.log(2 * math.pi)) - s).sum(-1)
+
+
+@wrong(
+    "autoregressive_log_prob",
+    "You ask the noise about x - mu, which has the spread of the data still. What is left of standardizing?",
+)
+def not_scaled(x, mu, s):
+    z = x - mu
+    return (-0.5 * (z.square() + math.log(2 * math.pi)) - s).sum(-1)
+
+
+@wrong(
+    "autoregressive_log_prob",
+    "You take the logarithm of the sum of the diagonal of J. What does the determinant of a triangular matrix do with its diagonal?",
+)
+def log_of_the_trace(x, mu, s):
+    z = (x - mu) * torch.exp(-s)
+    return (-0.5 * (z.square() + math.log(2 * math.pi))).sum(-1) + torch.exp(-s).sum(-1).log()
+
+
+@wrong(
+    "autoregressive_log_prob",
+    "Your z is scaled by exp(-s), and half of that is charged for. By how much does z_i grow when x_i does?",
+)
+def half_the_charge(x, mu, s):
+    z = (x - mu) * torch.exp(-s)
+    return (-0.5 * (z.square() + math.log(2 * math.pi)) - 0.5 * s).sum(-1)
+
+
+@wrong(
+    "autoregressive_log_prob",
+    "You take exp(2 s) for the deviation. What does the statement call exp(s_i)?",
+)
+def variance_as_deviation(x, mu, s):
+    z = (x - mu) * torch.exp(-2 * s)
+    return (-0.5 * (z.square() + math.log(2 * math.pi)) - 2 * s).sum(-1)
+
+
+@wrong(
+    "autoregressive_log_prob",
+    "You divide by s itself, which may be negative. What does the formula of z divide by?",
+)
+def divided_by_s(x, mu, s):
+    z = (x - mu) / s
+    return (-0.5 * (z.square() + math.log(2 * math.pi)) - s).sum(-1)
+
+
+@wrong(
+    "autoregressive_log_prob",
+    "This is the log-determinant. Which density do you ask about z?",
+)
+def log_det_of_z_alone(x, mu, s):
+    return -s.sum(-1)
+
+
 # made_masks: degrees, and two comparisons.
 
 
@@ -428,6 +526,22 @@ def last_mask_only(order, hidden):
     return [*masks, place[:, None] > degrees[-1]]
 
 
+@wrong(
+    "made_masks",
+    "Your last mask has 2 D rows. mu_i and s_i share a row here: who repeats the last mask for both?",
+    when=lambda masks, order, hidden: (
+        len(masks) == len(hidden) + 1 and masks[-1].ndim == 2 and len(masks[-1]) == 2 * len(order)
+    ),
+)
+def rows_for_mu_and_s(order, hidden):
+    D = len(order)
+    place = torch.argsort(torch.tensor(order)) + 1
+    degrees = [place] + [hidden_degrees(D, width) for width in hidden]
+    masks = [degrees[k + 1][:, None] >= degrees[k] for k in range(len(hidden))]
+    last = place[:, None] > degrees[-1]
+    return [*masks, torch.cat([last, last])]
+
+
 # find_leaks: the zero pattern of the conditioner's Jacobian, against the order.
 
 
@@ -605,6 +719,127 @@ def yes_or_no(jacobians, order):
 def one_for_each_point(jacobians, order):
     place = torch.argsort(torch.tensor(order))
     return (jacobians != 0) & (place[:, None] <= place)
+
+
+@wrong(
+    "find_leaks",
+    "Two things. You hold every network to the natural order: which entries are allowed if the last dimension comes first? And a variable that reads itself goes unnoticed.",
+)
+def natural_order_and_own(jacobians, order):
+    return (jacobians != 0).any(0).triu(1)
+
+
+@wrong(
+    "find_leaks",
+    "Two things. You compare order[i] with order[j], and order[k] is the dimension in place k: in which place is dimension i? And a variable that reads itself goes unnoticed.",
+)
+def order_for_the_places_and_own(jacobians, order):
+    given = torch.tensor(order)
+    return (jacobians != 0).any(0) & (given[:, None] < given)
+
+
+@wrong(
+    "find_leaks",
+    "Two things. Your rows and columns follow the order, where the i and j of [i, j] are dimensions. And a variable that reads itself goes unnoticed.",
+)
+def in_the_order_and_own(jacobians, order):
+    return (jacobians[:, order][:, :, order] != 0).any(0).triu(1)
+
+
+@wrong(
+    "find_leaks",
+    "Two things. Slopes of both signs cancel in your sum over the points. And a variable that reads itself goes unnoticed.",
+)
+def slopes_cancel_and_own(jacobians, order):
+    place = torch.argsort(torch.tensor(order))
+    return (jacobians.sum(0) != 0) & (place[:, None] < place)
+
+
+@wrong(
+    "find_leaks",
+    "Two things. You look at the first point alone, and a ReLU may be shut there. And a variable that reads itself goes unnoticed.",
+)
+def first_point_and_own(jacobians, order):
+    place = torch.argsort(torch.tensor(order))
+    return (jacobians[0] != 0) & (place[:, None] < place)
+
+
+@wrong(
+    "find_leaks",
+    "Two things. You see positive slopes only. And a variable that reads itself goes unnoticed.",
+)
+def positive_and_own(jacobians, order):
+    place = torch.argsort(torch.tensor(order))
+    return (jacobians > 0).any(0) & (place[:, None] < place)
+
+
+@wrong(
+    "find_leaks",
+    "Two things. Your test has a threshold, and masked weights contribute exactly zero: is one needed? And a variable that reads itself goes unnoticed.",
+)
+def threshold_and_own(jacobians, order):
+    place = torch.argsort(torch.tensor(order))
+    return (jacobians.abs() > 1e-6).any(0) & (place[:, None] < place)
+
+
+@wrong(
+    "find_leaks",
+    "Two things. In your mean over the points slopes of both signs cancel. And your test has a threshold: masked weights contribute exactly zero, so is one needed?",
+)
+def threshold_on_the_mean(jacobians, order):
+    place = torch.argsort(torch.tensor(order))
+    return (jacobians.mean(0).abs() > 1e-6) & (place[:, None] <= place)
+
+
+@wrong(
+    "find_leaks",
+    "True stands also where an output could read a variable and does not. Nothing leaks there: when is an entry a leak?",
+)
+def missing_connections(jacobians, order):
+    place = torch.argsort(torch.tensor(order))
+    return (jacobians != 0).any(0) ^ (place[:, None] > place)
+
+
+@wrong(
+    "find_leaks",
+    "You look at the largest slope of each entry. What is it where one point has -2 and the others 0?",
+)
+def largest_slope(jacobians, order):
+    place = torch.argsort(torch.tensor(order))
+    return (jacobians.amax(0) != 0) & (place[:, None] <= place)
+
+
+@wrong(
+    "find_leaks",
+    "You list the lower triangle. In the natural order that is what may be read, and order is not used: which entries are forbidden?",
+)
+def lower_triangle(jacobians, order):
+    return (jacobians != 0).any(0).tril()
+
+
+@wrong(
+    "find_leaks",
+    "Your rows follow the order, and your columns do not. In the answer, i and j of [i, j] are dimensions, and what is forbidden depends on the places of both.",
+)
+def rows_alone_in_the_order(jacobians, order):
+    return (jacobians != 0).any(0)[order].triu()
+
+
+@wrong(
+    "find_leaks",
+    "Two things. You hold every network to the natural order: which entries are allowed if the last dimension comes first? And slopes of both signs cancel in your sum over the points.",
+)
+def natural_order_and_cancelled(jacobians, order):
+    return (jacobians.sum(0) != 0).triu()
+
+
+@wrong(
+    "find_leaks",
+    "Two things. Rows are the outputs, which read, and columns what is read: yours are exchanged. And a variable that reads itself goes unnoticed.",
+)
+def transposed_and_own(jacobians, order):
+    place = torch.argsort(torch.tensor(order))
+    return (jacobians != 0).any(0).T & (place[:, None] < place)
 
 
 # maf: there in one pass, back in D.

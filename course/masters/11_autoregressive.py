@@ -371,7 +371,7 @@ def judge(masks, order, hidden):
             if reads[i, j] and not may:
                 return f"In the order {order}, the output of dimension {i} reads dimension {j}. Does {j} come before {i}?"
             if may and not reads[i, j] and all(width >= len(order) - 1 for width in hidden):
-                return f"In the order {order}, no path leads from dimension {j} to the output of dimension {i}, and {j} comes before {i}."
+                return f"In the order {order}, no path leads from dimension {j} to the output of dimension {i}, and {j} comes before {i}. Where is it cut?"
     if len(order) > 1 and not reads.any():
         return f"With hidden = {hidden}, no output reads anything."
 
@@ -587,10 +587,10 @@ suspects = {
     "one entry of 1e-12, at one point": (tiny, order),
     "one entry with slopes -0.5 and 0.5": (signs, order),
     "one entry of -2, at the last point": (
-        -2 * (torch.arange(3)[:, None, None] == 2) * torch.eye(3).roll(1, 1),
+        -2 * (torch.arange(3)[:, None, None] == 2) * torch.eye(3, dtype=J.dtype).roll(1, 1),
         [0, 1, 2],
     ),
-    "a single dimension": (torch.zeros(2, 1, 1), [0]),
+    "a single dimension, which reads itself": (torch.full((2, 1, 1), -0.5, dtype=J.dtype), [0]),
 }
 
 

@@ -324,7 +324,7 @@ def made_masks(order, hidden):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "c620c89d9aa73ba539371ac882e243b3", "grade": true, "grade_id": "made_masks_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "bce2159c25704409df0164195685f318", "grade": true, "grade_id": "made_masks_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check made_masks: 1 point.
 import torch
 from autograder import check
@@ -358,7 +358,7 @@ def judge(masks, order, hidden):
             if reads[i, j] and not may:
                 return f"In the order {order}, the output of dimension {i} reads dimension {j}. Does {j} come before {i}?"
             if may and not reads[i, j] and all(width >= len(order) - 1 for width in hidden):
-                return f"In the order {order}, no path leads from dimension {j} to the output of dimension {i}, and {j} comes before {i}."
+                return f"In the order {order}, no path leads from dimension {j} to the output of dimension {i}, and {j} comes before {i}. Where is it cut?"
     if len(order) > 1 and not reads.any():
         return f"With hidden = {hidden}, no output reads anything."
 
@@ -511,7 +511,7 @@ def find_leaks(jacobians, order):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "5db101366505a7a781b07c002a3094b2", "grade": true, "grade_id": "find_leaks_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "c5ecab810fb93ac7859bc39feadb7460", "grade": true, "grade_id": "find_leaks_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check find_leaks: 1 point.
 import torch
 from autograder import check
@@ -547,10 +547,10 @@ suspects = {
     "one entry of 1e-12, at one point": (tiny, order),
     "one entry with slopes -0.5 and 0.5": (signs, order),
     "one entry of -2, at the last point": (
-        -2 * (torch.arange(3)[:, None, None] == 2) * torch.eye(3).roll(1, 1),
+        -2 * (torch.arange(3)[:, None, None] == 2) * torch.eye(3, dtype=J.dtype).roll(1, 1),
         [0, 1, 2],
     ),
-    "a single dimension": (torch.zeros(2, 1, 1), [0]),
+    "a single dimension, which reads itself": (torch.full((2, 1, 1), -0.5, dtype=J.dtype), [0]),
 }
 
 
