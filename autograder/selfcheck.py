@@ -16,7 +16,9 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 import types
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -65,19 +67,24 @@ def selfcheck(
 ) -> list[Row]:
     """The rows of the topics, or of every lesson that has a master. on_row is called as each row is known.
 
-    Lessons run side by side, `jobs` of them, each in a process with one thread. Raises CourseError where a
+    Lessons run side by side, `jobs` of them, the last ones first, which train: each in a process with one
+    thread, and with forks side by side, so that no core waits for the last lesson. Raises CourseError where a
     topic that is asked for has no master, or where a master cannot be read.
     """
     lessons = [x for x in course.choose(topics) if topics or (course.masters / f"{x.name}.py").is_file()]
     for lesson in lessons:
         read_master(course, lesson)
-    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        found = pool.map(lambda lesson: _in_a_process(course, lesson, timeout, on_row), lessons)
-        return [row for rows in found for row in rows]
+    jobs = jobs or os.cpu_count() or 1
+    side = max(min(jobs, 2), jobs // max(len(lessons), 1))
+    with ThreadPoolExecutor(jobs) as pool:
+        found = [
+            pool.submit(_in_a_process, course, lesson, timeout, side, on_row) for lesson in reversed(lessons)
+        ]
+        return [row for rows in reversed(found) for row in rows.result()]
 
 
-def check_lesson(master: Master, answers: Bank, timeout: float = TIMEOUT) -> Iterator[Row]:
-    """The rows of one lesson, played in this process and its forks."""
+def check_lesson(master: Master, answers: Bank, timeout: float = TIMEOUT, side: int = 1) -> Iterator[Row]:
+    """The rows of one lesson, played in this process and its forks, `side` of them at a time."""
     topic = master.lesson.topic
     known = {exercise.name for exercise in master.exercises}
     for name in answers.exercises:
@@ -92,10 +99,14 @@ def check_lesson(master: Master, answers: Bank, timeout: float = TIMEOUT) -> Ite
                 yield Row(topic, exercise.name, f"cell {cell.place}", "runs", problem, False)
         played = start
         before = [cell for cell in master.cells[:start] if cell.kind in ("code", "solution")]
+        cells, running = _cells_of(master, exercise), deque()
         for variant in _variants(exercise, answers):
-            cells, settled = _cells_of(master, exercise), variant.kind == "wrong"
-            verdicts = _in_a_fork(namespace, before, cells, variant.source, settled, timeout)
-            yield variant.row(topic, exercise, verdicts)
+            running.append((variant, _Fork(namespace, before, cells, variant, timeout)))
+            if len(running) == side:
+                first, fork = running.popleft()
+                yield first.row(topic, exercise, fork.verdicts())
+        for variant, fork in running:
+            yield variant.row(topic, exercise, fork.verdicts())
         yield from _counted(topic, exercise, answers)
 
 
@@ -283,29 +294,39 @@ def _silence():
 # Processes.
 
 
-def _in_a_fork(
-    namespace: dict, before: list[Cell], cells: list[Cell], typed: str, settled: bool, timeout: float
-) -> list[Verdict]:
-    """The verdicts, found in a child. Where there is no fork, the child plays the cells before once more."""
-    forks = "fork" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if forks else "spawn")
-    receive, send = context.Pipe(duplex=False)
-    ready = (namespace, []) if forks else (None, before)
-    child = context.Process(target=_child, args=(*ready, cells, typed, settled, send))
-    child.start()
-    send.close()
-    try:
-        if receive.poll(timeout):
-            return receive.recv()
-        reason = f"no end after {timeout:g} s"
-    except EOFError:
-        child.join()
-        reason = f"the process ended with exit code {child.exitcode}"
-    finally:
-        child.kill()
-        child.join()
-    graded = [cell for cell in cells if cell.kind in ("test", "hidden")]
-    return [Verdict(LABELS[cell.kind], cell.points, "broken", "process", reason) for cell in graded]
+class _Fork:
+    """A child that finds the verdicts of a variant. Where there is no fork, it plays the cells before first.
+
+    It is started at once, and by the only thread there is; `verdicts` waits for it.
+    """
+
+    def __init__(
+        self, namespace: dict, before: list[Cell], cells: list[Cell], variant: Variant, timeout: float
+    ):
+        forks = "fork" in multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("fork" if forks else "spawn")
+        self.graded = [cell for cell in cells if cell.kind in ("test", "hidden")]
+        self.timeout, self.deadline = timeout, time.monotonic() + timeout
+        self.receive, send = context.Pipe(duplex=False)
+        ready = (namespace, []) if forks else (None, before)
+        settled = variant.kind == "wrong"
+        self.child = context.Process(target=_child, args=(*ready, cells, variant.source, settled, send))
+        self.child.start()
+        send.close()
+
+    def verdicts(self) -> list[Verdict]:
+        try:
+            if self.receive.poll(max(0.0, self.deadline - time.monotonic())):
+                return self.receive.recv()
+            reason = f"no end after {self.timeout:g} s"
+        except EOFError:
+            self.child.join()
+            reason = f"the process ended with exit code {self.child.exitcode}"
+        finally:
+            self.child.kill()
+            self.child.join()
+            self.receive.close()
+        return [Verdict(LABELS[cell.kind], cell.points, "broken", "process", reason) for cell in self.graded]
 
 
 def _child(
@@ -319,11 +340,13 @@ def _child(
     send.close()
 
 
-def _in_a_process(course: Course, lesson: Lesson, timeout: float, on_row: Callable[[Row], None]) -> list[Row]:
+def _in_a_process(
+    course: Course, lesson: Lesson, timeout: float, side: int, on_row: Callable[[Row], None]
+) -> list[Row]:
     """The rows of one lesson, from a process with one thread, so that it may fork after it has used torch."""
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     program = "import sys; from autograder import selfcheck; selfcheck._write_rows(*sys.argv[1:])"
-    command = [sys.executable, "-c", program, str(course.folder), lesson.topic, str(timeout)]
+    command = [sys.executable, "-c", program, str(course.folder), lesson.topic, str(timeout), str(side)]
     rows = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, env={**os.environ, **one_thread, "MPLBACKEND": "agg"}, text=True
@@ -340,11 +363,11 @@ def _in_a_process(course: Course, lesson: Lesson, timeout: float, on_row: Callab
     return rows
 
 
-def _write_rows(folder: str, topic: str, timeout: str) -> None:
+def _write_rows(folder: str, topic: str, timeout: str, side: str) -> None:
     """Writes the rows of one lesson to stdout, a line of JSON each. What the lesson prints goes nowhere."""
     rows = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     course = Course(Path(folder))
     master = read_master(course, course.lesson(topic))
-    for row in check_lesson(master, bank(topic), float(timeout)):
+    for row in check_lesson(master, bank(topic), float(timeout), int(side)):
         print(json.dumps(asdict(row)), file=rows)

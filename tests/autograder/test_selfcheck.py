@@ -129,7 +129,7 @@ def rows(tmp_path, monkeypatch):
     monkeypatch.delenv("AUTOGRADER_HIDDEN", raising=False)
     course = write_course(tmp_path)
 
-    def play(old="", new="", timeout=30.0):
+    def play(old="", new="", timeout=30.0, side=1):
         assert old in BANK
         answers._banks.pop("invented", None)
         sys.modules.pop("autograder.answers.invented", None)
@@ -141,7 +141,7 @@ def rows(tmp_path, monkeypatch):
         finally:
             sys.dont_write_bytecode = before
         master = read_master(course, course.lessons[0])
-        return {f"{row.exercise}, {row.variant}": row for row in check_lesson(master, bank, timeout)}
+        return {f"{row.exercise}, {row.variant}": row for row in check_lesson(master, bank, timeout, side)}
 
     yield play
     answers._banks.pop("invented", None)
@@ -170,6 +170,13 @@ def test_all_is_as_it_must_be(rows):
     assert got["first, wrong: wrong_axis"] == "0 of 3: not right yet, named:wrong_axis (public test)"
     assert got["first, wrong: lost_sign"] == "1 of 3: not right yet, named:lost_sign (hidden test)"
     assert len(found) == 2 * (1 + 2 + 3 + 3)
+
+
+def test_side_by_side_gives_the_same_rows_in_the_same_order(rows):
+    crash = "return 2 * x.sum(-1) - 1", "os._exit(3)"
+    alone, together = rows(*crash), rows(*crash, side=4)
+    assert list(together.values()) == list(alone.values())
+    assert not together["second, wrong: minus"].ok
 
 
 def test_a_wrong_answer_is_settled_by_the_first_test_that_refuses_it(rows, tmp_path):
