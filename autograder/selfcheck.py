@@ -8,6 +8,7 @@ A lesson is played without Jupyter: its code cells and the reference solutions r
 own, and each variant runs in a fork of it, so that a crash or a hang costs that variant alone.
 """
 
+import ast
 import contextlib
 import io
 import json
@@ -28,6 +29,7 @@ from autograder import check
 from autograder.answers import Answer, Bank, bank
 from autograder.course import Course, Lesson
 from autograder.master import Cell, Exercise, Master, read_master, solved, stub, stub_is
+from autograder.student import warm
 
 TIMEOUT = 60.0  # seconds for one variant with its tests
 RIGHT_ANSWERS, WRONG_ANSWERS = 2, 3  # an exercise has at least so many, besides its solution
@@ -363,11 +365,21 @@ def _in_a_process(
     return rows
 
 
+def _imported(master: Master) -> list[str]:
+    """The modules that the lesson's tests import."""
+    tests = [cell.source for cell in master.cells if cell.kind in ("test", "hidden")]
+    nodes = [node for source in tests for node in ast.walk(ast.parse(source))]
+    plain = [name.name for node in nodes if isinstance(node, ast.Import) for name in node.names]
+    return [*plain, *(node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module)]
+
+
 def _write_rows(folder: str, topic: str, timeout: str, side: str) -> None:
     """Writes the rows of one lesson to stdout, a line of JSON each. What the lesson prints goes nowhere."""
     rows = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     course = Course(Path(folder))
     master = read_master(course, course.lesson(topic))
-    for row in check_lesson(master, bank(topic), float(timeout), int(side)):
+    answers = bank(topic)
+    warm(_imported(master))  # what torch loads at its first use costs a second, which each fork would pay
+    for row in check_lesson(master, answers, float(timeout), int(side)):
         print(json.dumps(asdict(row)), file=rows)
