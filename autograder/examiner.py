@@ -69,7 +69,8 @@ def _grade_in_child(pipe, request, lesson, student, started, settings):
     try:
         submission = Submission(lesson, student, started, settings, request["seed"])
         try:
-            answer = {"outputs": submission.grade(request["cells"])}
+            outputs, seconds = submission.grade(request["cells"])
+            answer = {"outputs": outputs, "seconds": seconds}
         except EngineFailure as error:
             answer = {"failure": str(error)}
         wire.send(pipe, wire.pack({**answer, "number": request["number"]}))
@@ -102,16 +103,18 @@ class Submission:
         for name in lesson.answers:
             self.namespace.pop(name, None)
 
-    def grade(self, cells: list[dict]) -> list[list[dict]]:
-        """The outputs of the cells: each has a `source` to run, or is a `test` of that name."""
-        outputs = []
+    def grade(self, cells: list[dict]) -> tuple[list[list[dict]], list[float]]:
+        """The outputs of the cells, and their seconds: each has a `source` to run, or is a `test` of that name."""
+        outputs, seconds = [], []
         self._announce(self._coming(cells))
         for position, cell in enumerate(cells, 1):
+            began = time.monotonic()
             if "test" in cell:
                 outputs.append(self._test(cell["test"], self._coming(cells[position:])))
             else:
                 outputs.append(self._run(cell))
-        return outputs
+            seconds.append(round(time.monotonic() - began, 4))
+        return outputs, seconds
 
     def _coming(self, cells):
         """What the student's process will be asked for these cells, up to the first test."""

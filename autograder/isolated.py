@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nbformat
@@ -47,7 +47,7 @@ class IsolatedEngine:
         graded = nbformat.from_dict(submission.notebook)  # a copy, of nodes as nbgrader wants them
         steps = _steps(graded, examiner.tests)
         cells = [step for _, step in steps]
-        outputs = self._ask(examiner, {"seed": submission.seed, "cells": cells})
+        outputs, seconds = self._ask(examiner, {"seed": submission.seed, "cells": cells})
         _forget_outputs(graded)
         for count, ((cell, _), found) in enumerate(zip(steps, outputs, strict=True), 1):
             cell["execution_count"], cell["outputs"] = count, nbformat.from_dict(found)
@@ -56,7 +56,9 @@ class IsolatedEngine:
             for cell in graded.cells
             if cell.metadata.get("nbgrader", {}).get("grade")
         }
-        return checks_of(graded, scores), graded
+        taken = {step.get("test"): spent for step, spent in zip(cells, seconds, strict=True)}
+        checks = [replace(c, seconds=taken.get(c.grade_id)) for c in checks_of(graded, scores)]
+        return checks, graded
 
     def close(self) -> None:
         """Ends the processes. Otherwise they end with this one."""
@@ -84,7 +86,7 @@ class IsolatedEngine:
             raise EngineFailure(f"The examiner ended. {error} {said}".strip()) from None
         if "failure" in answer:
             raise EngineFailure(answer["failure"])
-        return answer["outputs"]
+        return answer["outputs"], answer["seconds"]
 
 
 class LandlockEngine(IsolatedEngine):

@@ -1,12 +1,15 @@
 """How fast grading is: the isolated engine and nbgrader's own, one after the other on the same notebooks.
 
-    python benchmarks/grading.py [--rounds 3] [--jobs 16]
+    python benchmarks/grading.py [--rounds 3] [--seconds 8]
 
-Two lessons: one without training (determinants), one with (coupling); of each, a right notebook and one with
-mistakes. In each round every notebook is graded by the warm isolated engine (three times), by nbgrader, and
-its cells are run in a fork of a process that has the lesson's libraries loaded, which is as fast as they can
-be. Medians over the rounds. Then a pile of notebooks is graded by one worker and by two. Held to: at most 1.5
-times the cells' own time, or, where that is under 0.2 s, 30 times the speed of nbgrader. The result goes to
+Two lessons without training (start, determinants) and one with (coupling); of each, a right notebook and one
+with mistakes. In each round every notebook is graded by the warm isolated engine (three times) and by
+nbgrader, and its cells are run in a fork of a process that has the lesson's libraries loaded, which is as
+fast as they can be. Then a pile of right notebooks is graded by one worker, by two, and a few of it by
+nbgrader, in turn. Medians. nbgrader grades one after the other, however many cores there are.
+
+Held to: at most 1.5 times the cells' own time; where that is under 0.2 s, 30 times as many submissions a
+second as nbgrader, on the same cores; two workers at least 1.7 times as many as one. The result goes to
 benchmarks/results/grading.json.
 """
 
@@ -38,10 +41,13 @@ from autograder.stock import NbgraderEngine  # noqa: E402
 from autograder.student import warm  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
-LESSONS = ("determinants", "coupling")
-GOAL_OVER_CELLS, GOAL_OVER_STOCK, SHORT = 1.5, 30, 0.2
+LESSONS = ("start", "determinants", "coupling")
+OVER_CELLS, OVER_STOCK, OVER_ONE = 1.5, 30, 1.7  # the goals
+SHORT = 0.2  # seconds
 SEED = "5eed"
-REPEATS = 3
+TURNS = 4  # of which the first starts the engines and is not counted
+REPEATS = 3  # of what is quick, in a round
+STOCK = 2  # submissions that nbgrader grades in a turn
 
 
 def copy_of_course(folder: Path) -> Course:
@@ -149,44 +155,56 @@ def measure(course, lesson, isolated, rounds) -> dict:
 def _row(found):
     medians = {side: statistics.median(times) for side, times in found.items()}
     row = {f"{side}_seconds": round(value, 4) for side, value in medians.items()}
-    row["a_second"] = round(1 / medians["isolated"], 2)
-    row["times_as_fast_as_nbgrader"] = round(medians["nbgrader"] / medians["isolated"], 1)
     row["times_the_cells"] = round(medians["isolated"] / medians["cells"], 2)
-    short = medians["cells"] < SHORT
-    row["holds"] = bool(
-        row["times_as_fast_as_nbgrader"] >= GOAL_OVER_STOCK
-        if short
-        else row["times_the_cells"] <= GOAL_OVER_CELLS
-    )
-    return row
+    return row | {"holds": row["times_the_cells"] <= OVER_CELLS}
 
 
 def pile(course, lesson, isolated, jobs, folder) -> dict:
-    """Submissions a second with one worker and with two, whose engines are warm; medians of three."""
+    """Submissions a second by one warm worker, by two, and by nbgrader, in turn; medians."""
+    work = notebooks(course, lesson)["right"]
     path = folder / "pile.ipynb"
-    path.write_text(json.dumps(notebooks(course, lesson)["right"]))
+    path.write_text(json.dumps(work))
     release = course.release / lesson.name / f"{lesson.topic}.ipynb"
     todo = [
         workers.Job(f"student{n}", lesson.name, lesson.topic, str(path), str(release), str(n), SEED, "")
         for n in range(jobs)
     ]
-    rates = {1: [], 2: []}
+    stock = NbgraderEngine(course.source)
+    rates = {1: [], 2: [], "nbgrader": []}
     idle = {1: [], 2: []}
-    for turn in range(4):
+    for _ in range(TURNS):
         for count, resting in idle.items():
             began = time.perf_counter()
             done = list(workers.run(todo, isolated, (str(course.source),), count, resting))
             assert all(result is not None for _, result, _, _ in done)
-            if turn:  # the first starts the engines
-                rates[count].append(jobs / (time.perf_counter() - began))
+            rates[count].append(jobs / (time.perf_counter() - began))
+        rates["nbgrader"] += [1 / timed(stock, lesson, work)[0] for _ in range(STOCK)]
     for resting in idle.values():
         for worker in resting:
             worker.dismiss()
-    one, two = statistics.median(rates[1]), statistics.median(rates[2])
-    return {"one_worker": round(one, 2), "two_workers": round(two, 2), "gain": round(two / one, 2)}
+    warm = {
+        side: found[len(found) // 4 :] for side, found in rates.items()
+    }  # the first turn starts the engines
+    one, two, theirs = (statistics.median(found) for found in warm.values())
+    return {
+        "submissions": jobs,
+        "one_worker": round(one, 2),
+        "two_workers": round(two, 2),
+        "nbgrader": round(theirs, 3),
+        "gain_by_the_second": round(two / one, 2),
+        "times_as_many_as_nbgrader": round(two / theirs, 1),
+    }
 
 
-def main(rounds: int = 3, jobs: int = 16) -> None:
+def holds(row, rows) -> bool:
+    """Whether a pile's row keeps the goals: the one over nbgrader is for short lessons."""
+    short = all(row["cells_seconds"] < SHORT for row in rows)
+    return row["gain_by_the_second"] >= OVER_ONE and not (
+        short and row["times_as_many_as_nbgrader"] < OVER_STOCK
+    )
+
+
+def main(rounds: int = 3, seconds: float = 8.0) -> None:
     """Measures, prints a table, and writes benchmarks/results/grading.json."""
     load = os.getloadavg()[0]
     warnings.filterwarnings("ignore", module="nbgrader")  # about its own use of SQLAlchemy
@@ -198,21 +216,26 @@ def main(rounds: int = 3, jobs: int = 16) -> None:
         course = copy_of_course(folder)
         for topic in LESSONS:
             lesson = course.lesson(topic)
-            result["lessons"][topic] = measure(course, lesson, isolated, rounds)
-            for name, row in result["lessons"][topic].items():
+            rows = result["lessons"][topic] = measure(course, lesson, isolated, rounds)
+            for name, row in rows.items():
                 print(
-                    f"{topic:14} {name:6} {row['isolated_seconds']:7.3f} s, nbgrader"
-                    f" {row['nbgrader_seconds']:6.2f} s ({row['times_as_fast_as_nbgrader']:g} times), cells"
-                    f" {row['cells_seconds']:6.3f} s ({row['times_the_cells']:g} of them)"
-                    f"{'' if row['holds'] else '   not held'}"
+                    f"{topic:13} {name:6} {row['isolated_seconds']:7.3f} s, nbgrader"
+                    f" {row['nbgrader_seconds']:6.2f} s, cells {row['cells_seconds']:6.3f} s"
+                    f" ({row['times_the_cells']:g} of them){'' if row['holds'] else '   not held'}"
                 )
-            result["a_second"][topic] = pile(course, lesson, isolated, jobs, folder)
-            print(f"{topic:14} a second: {result['a_second'][topic]}")
+            jobs = max(8, round(seconds / rows["right"]["isolated_seconds"]))
+            row = result["a_second"][topic] = pile(course, lesson, isolated, jobs, folder)
+            row["holds"] = holds(row, rows.values())
+            print(
+                f"{topic:13} a second: {row['one_worker']:g} by one worker, {row['two_workers']:g} by two"
+                f" ({row['gain_by_the_second']:g}), {row['nbgrader']:g} by nbgrader"
+                f" ({row['times_as_many_as_nbgrader']:g}){'' if row['holds'] else '   not held'}"
+            )
     result["load_after"] = round(os.getloadavg()[0], 1)
     target = ROOT / "benchmarks" / "results" / "grading.json"
     target.write_text(json.dumps(result, indent=2) + "\n")
     rows = [row for lesson in result["lessons"].values() for row in lesson.values()]
-    raise SystemExit(not all(row["holds"] for row in rows))
+    raise SystemExit(not all(row["holds"] for row in [*rows, *result["a_second"].values()]))
 
 
 if __name__ == "__main__":

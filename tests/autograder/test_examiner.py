@@ -131,6 +131,15 @@ def test_right_answers_get_full_marks(toy):
     assert "✓ Right: square passes its 2 public checks" in outputs["square_test"][0]["text"]
 
 
+def test_a_check_says_how_long_its_cell_ran(toy):
+    slow = SQUARE.replace("def square", "import time\ndef square", 1).replace(
+        "return", "time.sleep(0.1)\n    return"
+    )
+    assert slow != SQUARE
+    taken = {check.grade_id: check.seconds for check in toy.grade(slow)[0]}
+    assert taken["square_test"] >= 0.1 > taken["cube_test"] > 0
+
+
 @pytest.mark.parametrize(
     ("square", "outcome", "said"),
     [
