@@ -104,7 +104,7 @@ class Submission:
             self.namespace.pop(name, None)
 
     def grade(self, cells: list[dict]) -> tuple[list[list[dict]], list[float]]:
-        """The outputs of the cells, and their seconds. Each has a `source` to run, or is a `test` of that name."""
+        """The outputs of the cells and their seconds. Each has a `source` to run, or the name of a `test`."""
         outputs, seconds = [], []
         self._announce(self._coming(cells))
         for position, cell in enumerate(cells, 1):
