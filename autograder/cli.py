@@ -93,25 +93,28 @@ def selfcheck(
 ):
     """Let hostile submissions loose on this machine's sandbox, and type every answer of the bank into its
     exercise: nothing may get out, and each answer must get what it must. Run it before grading."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from rich.console import Console
 
     from autograder import hostile
     from autograder.selfcheck import selfcheck, table
 
-    console = Console(stderr=True)
+    chosen = Course(course)
+    chosen.choose(topics)  # says at once which topic there is not
     safe = True
-    if not answers_only:
-        with console.status("Letting hostile submissions loose ...") as status:
+    with ThreadPoolExecutor(1) as beside, Console(stderr=True).status("Typing answers ...") as status:
+
+        def typed(row):
+            status.update(f"{row.topic}.{row.exercise}: {row.variant}")
+
+        answers = beside.submit(selfcheck, chosen, topics, on_row=typed)
+        if not answers_only:
             safety = hostile.examine(lambda line: status.update(f"hostile: {line}"))
-        safe = safety.ok
-        for line in safety.lines():
-            say(line, style="green" if safe else "red", error=not safe)
-    with console.status("Typing answers ...") as status:
-        rows = selfcheck(
-            Course(course),
-            topics,
-            on_row=lambda row: status.update(f"{row.topic}.{row.exercise}: {row.variant}"),
-        )
+            safe = safety.ok
+            for line in safety.lines():
+                say(line, style="green" if safe else "red", error=not safe)
+        rows = answers.result()
     wrong = [row for row in rows if not row.ok]
     shown = wrong if wrong_only else rows
     if shown:

@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 import traceback
+import warnings
 
 from autograder import check, compare, confine, diagnosis, draws, remote, wire
 from autograder.engine import EngineFailure
@@ -242,8 +243,11 @@ class Submission:
             with (
                 contextlib.redirect_stdout(printed),
                 contextlib.redirect_stderr(printed),
+                warnings.catch_warnings(),
                 _alarm(self.timeout),
             ):
+                if test.hidden:  # a warning may quote the inputs
+                    warnings.simplefilter("ignore")
                 exec(test.code, self.namespace)
             fault = None
         except remote.Gone as gone:
@@ -282,7 +286,8 @@ class Submission:
             return _error(error.kind, str(error), [f"{error.kind}: {error}"])
         if isinstance(error, AssertionError) or not test.checks or _while_comparing(error):
             kind = type(error).__name__
-            return _error(kind, str(error), [f"{kind}: {error}"])
+            quotes = test.hidden and not isinstance(error, AssertionError)  # the inputs, as a KeyError does
+            return _error(kind, "" if quotes else str(error), [kind if quotes else f"{kind}: {error}"])
         raise EngineFailure(
             f"The test cell {test.name} of {self.lesson.topic} failed by itself, whatever the answer:"
             f" {type(error).__name__}: {error}"

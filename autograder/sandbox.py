@@ -44,7 +44,7 @@ INSIDE = "/course"  # where the visible modules are, at tier 3
 READY_WITHIN = 120  # seconds
 # For both zygotes: one thread, and memory that is used again rather than given back and asked for anew.
 PROCESS = {
-    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    **dict.fromkeys(("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
     "MPLBACKEND": "agg",

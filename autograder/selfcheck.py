@@ -29,6 +29,7 @@ from autograder import check
 from autograder.answers import Answer, Bank, bank
 from autograder.course import Course, Lesson
 from autograder.master import Cell, Exercise, Master, read_master, solved, stub, stub_is
+from autograder.sandbox import PROCESS
 from autograder.student import warm
 
 TIMEOUT = 60.0  # seconds for one variant with its tests
@@ -346,13 +347,10 @@ def _in_a_process(
     course: Course, lesson: Lesson, timeout: float, side: int, on_row: Callable[[Row], None]
 ) -> list[Row]:
     """The rows of one lesson, from a process with one thread, so that it may fork after it has used torch."""
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     program = "import sys; from autograder import selfcheck; selfcheck._write_rows(*sys.argv[1:])"
     command = [sys.executable, "-c", program, str(course.folder), lesson.topic, str(timeout), str(side)]
     rows = []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, env={**os.environ, **one_thread, "MPLBACKEND": "agg"}, text=True
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | PROCESS, text=True) as process:
         for line in process.stdout:
             rows.append(Row(**json.loads(line)))
             on_row(rows[-1])

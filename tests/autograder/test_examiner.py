@@ -8,6 +8,7 @@ import pytest
 from rooms import require
 
 from autograder import compare, examiner, wire
+from autograder.build import HIDDEN
 from autograder.engine import ERROR, RIGHT, UNTOUCHED, WRONG, EngineFailure, Mended
 from autograder.isolated import OpenEngine
 from autograder.lesson import read_test
@@ -266,6 +267,20 @@ def test_a_fault_of_our_own_test_is_no_zero(special):
     toy = special(tests=[broken])
     with pytest.raises(EngineFailure, match=r"broken_test .*NameError"):
         toy.grade()
+
+
+def test_what_a_hidden_test_itself_says_of_its_inputs_stays_here(special):
+    source = "import warnings\nwarnings.warn(f'input {square(3)}')\n{}[square(3)]"
+    open_test, hidden = (
+        code(source, "open_test", 1),
+        code(f"{HIDDEN[0]}\n{source}\n{HIDDEN[1]}", "hidden_test", 1),
+    )
+    _, graded = special(tests=[open_test, hidden]).grade()
+    said = {c["metadata"]["nbgrader"]["grade_id"]: str(c["outputs"]) for c in graded["cells"][-2:]}
+    assert "input 9" in said["open_test"]
+    assert "KeyError: 9" in said["open_test"]
+    assert "KeyError" in said["hidden_test"]
+    assert "9" not in said["hidden_test"]
 
 
 def test_a_value_that_no_check_foresaw_is_the_student_s_error(toy):
