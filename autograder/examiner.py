@@ -49,8 +49,8 @@ def main(descriptor: int, settings: dict) -> None:
         confine.require_one_thread()
         wire.send(pipe, wire.pack({"ready": True}))
         while True:
-            request = wire.unpack(wire.receive(pipe))
-            with student.start() as started:  # its process forks while ours does
+            with student.start() as started:  # the student's next process gets ready while nobody waits for it
+                request = wire.unpack(wire.receive(pipe))
                 child = os.fork()
                 if child == 0:
                     _grade_in_child(pipe, request, lesson, student, started, settings)

@@ -292,6 +292,14 @@ def pictures_have_alt_text(page: Page) -> Iterator[str]:
 
 
 @rule
+def interactives_are_seen(page: Page) -> Iterator[str]:
+    for cell in page.code:
+        for name in syntax.unseen_calls(cell.source, ("play", "predict")):
+            reason = f"a cell shows its last value, and this {name}(...) is none: end with it, or display it"
+            yield page.fault(cell, reason)
+
+
+@rule
 def links_resolve(page: Page) -> Iterator[str]:
     place = page.course.published / page.lesson.name
     built = {page.course.published / x.name / f"{x.topic}.ipynb" for x in page.course.lessons}

@@ -4,7 +4,7 @@ import ast
 import builtins
 import re
 import symtable
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 
 
@@ -78,6 +78,12 @@ def ends_in_call_of(source: str, module: str) -> bool:
     body = tree(source).body
     last = body[-1].value if body and isinstance(body[-1], ast.Expr) else None
     return isinstance(last, ast.Call) and dotted(last.func).startswith(f"{module}.")
+
+
+def unseen_calls(source: str, names: Collection[str]) -> list[str]:
+    """The calls of these functions whose value stands by itself above the cell's last line: none is shown."""
+    values = [node.value for node in tree(source).body[:-1] if isinstance(node, ast.Expr)]
+    return [dotted(node.func) for node in values if isinstance(node, ast.Call) and dotted(node.func) in names]
 
 
 def dotted(node: ast.expr) -> str:

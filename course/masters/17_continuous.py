@@ -702,6 +702,8 @@ check.values("continuous.solve_adaptive", cases, by_the_rules)
 
 
 # %% tags=["show", "hide-input"]
+from IPython.display import display
+
 from flowkit.adaptive_ode import dormand_prince, heun_euler
 from flowkit.ode import HEUN
 
@@ -765,10 +767,12 @@ def draw_tolerance(scene, power, name):
     )
 
 
-play(
-    draw_tolerance,
-    power=slider(-5.0, -1.0, -3.0, step=0.25, label="log10 of the tolerance"),
-    name=choice(list(FIELDS), label="field"),
+display(
+    play(
+        draw_tolerance,
+        power=slider(-5.0, -1.0, -3.0, step=0.25, label="log10 of the tolerance"),
+        name=choice(list(FIELDS), label="field"),
+    )
 )
 
 torch.manual_seed(0)

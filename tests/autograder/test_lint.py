@@ -214,6 +214,11 @@ BROKEN = {
         '# <script src="https://example.org/a.js"></script>',
         "it loads something from",
     ),
+    ("interactives_are_seen", "above the last line"): (
+        SHOW,
+        "from flowkit.lab.widgets import play, slider\nplay(print, x=slider(0, 1, 0))\nprint(1)",
+        "this play\\(...\\) is none: end with it",
+    ),
     ("hints_help", "one hint"): (
         '# <details><summary>"My area is negative"</summary>\n#\n'
         "# In which direction do your corners run? The sign is part of the answer.\n#\n# </details>\n",
