@@ -195,6 +195,12 @@ class Ground:
         checks, _ = engine.grade(self._submission("empty", {}))
         return sum(check.score or 0.0 for check in checks)
 
+    def settle(self):
+        """Notes how many processes there are while nothing is graded."""
+        self._prepare()
+        time.sleep(0.5)  # for those that come and go after the last submission
+        self.usual = len(_alive())
+
     def attack(self, engine: Engine, attack: Attack, honest: tuple) -> Outcome:
         """Lets an attack loose, and says what it did. honest: what the neighbour gets without it."""
         self._prepare()
@@ -224,7 +230,7 @@ class Ground:
             "processes": sampler.processes > MOST_PROCESSES,
             "slow": outcome.seconds > ALLOWED,
             "neighbour": self.neighbour(engine) != honest,
-            "process": "failure" not in outcome.effects and _left(mine),
+            "process": "failure" not in outcome.effects and _left(mine, self.usual),
         }
         outcome.effects |= {effect for effect, had in seen.items() if had}
         return outcome
@@ -326,6 +332,7 @@ def run(ground: Ground, engine: Engine, attacks: list[Attack]) -> Iterator[Outco
         raise EngineFailure(f"An honest submission did not get full marks: {honest}")
     if (score := ground.untouched_score(engine)) != 0:
         raise EngineFailure(f"An empty submission got {score:g} points.")
+    ground.settle()
     for attack in attacks:
         yield ground.attack(engine, attack, honest)
 
@@ -529,20 +536,25 @@ def _tasks(process):
         return []
 
 
-def _left(before: set[int]) -> bool:
-    """Kills what is there and was not before, and says whether there was any.
+def _left(before: set[int], usual: int) -> bool:
+    """Whether there are more processes than usual. If so, those that were not there before are killed.
 
-    What is on its way out, as the process that a submission had, gets half a second for it.
+    What is on its way out, as the process that a submission had, gets half a second for it. The one that waits
+    for the next submission has taken the place of another.
     """
     until = time.monotonic() + 0.5
-    while (left := {p for p in _descendants() - before if not _has_ended(p)}) and time.monotonic() < until:
+    while (more := len(_alive()) > usual) and time.monotonic() < until:
         time.sleep(0.01)
-    for process in left:
+    for process in _alive() - before if more else ():
         with contextlib.suppress(OSError):
             os.kill(process, signal.SIGKILL)
         with contextlib.suppress(OSError):
             os.waitpid(process, 0)
-    return bool(left)
+    return more
+
+
+def _alive():
+    return {process for process in _descendants() if not _has_ended(process)}
 
 
 def _has_ended(process):
