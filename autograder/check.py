@@ -449,8 +449,8 @@ def _probed(found: Any, make: Callable, dim: Any, context: Any, rewind: Callable
 def _recognised(answer: answers.Answer, trial: Trial, use: Callable | None, rewind: Callable) -> bool:
     args, kwargs = copied(trial.args), copied(trial.kwargs)
     try:
-        if answer.when is not None:
-            return bool(_quietly(answer.when, copied(trial.returned), *args, **kwargs))
+        if answer.when is not None:  # a predicate of what came back: of changed inputs it knows nothing
+            return not trial.changed and bool(_quietly(answer.when, copied(trial.returned), *args, **kwargs))
         rewind()
         returned = _quietly(_call, answer.answer, use, args, kwargs)
         changes = bool(_changed(trial, args, kwargs))

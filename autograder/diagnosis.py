@@ -127,8 +127,8 @@ def changed_in_place(name: str, trials: list[Trial]) -> Finding | None:
         return None
     why = "in place: whoever called it still needs the old values. Which line writes into it?"
     more = (
-        "Assignments such as x[...] = ..., x += ... and methods that end in an underscore write into the"
-        " array that came in. Make a new array, or work on a copy."
+        "Assignments such as x[...] = ..., x += ..., methods that end in an underscore and an optimizer's"
+        " steps write into the array that came in. Make a new array, or work on a copy (detach() makes none)."
     )
     first = f"{name} changes its argument {' and '.join(changed)} {why}"
     return Finding("in_place", (first, more), (f"{name} changes an argument {why}", more))

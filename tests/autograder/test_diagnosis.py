@@ -447,6 +447,8 @@ def test_a_wrong_answer_with_right_values_is_told_by_what_it_changes(bank):
 
     bank(wrong("answer", "right here, wrong elsewhere"), of(lambda e, x, s: e), "harmless")
     assert finding(changes).kind == "in_place"
+    bank(wrong("answer", "told by what came back", when=lambda returned, *args: True), log_density, "told")
+    assert finding(changes).kind == "in_place"  # what came back may be right: no word of it, then
     bank(wrong("answer", "you write into x"), changes, "changes")
     assert finding(changes).message == "you write into x"
 
