@@ -465,6 +465,39 @@ def probes_dropped(weights, x, t0, t1, steps, probes=None):
     return integrate(slope, (x, torch.zeros_like(x[..., 0])), t0, t1, steps)
 
 
+def of_other_noise(returned, weights, x, t0, t1, steps, probes=None):
+    """Points as they should be, and a log-det that is neither that of the exact trace nor of these probes."""
+    if probes is None:
+        return False
+    z, exact = step_by_step(weights, x, t0, t1, steps)
+    given = step_by_step(weights, x, t0, t1, steps, probes)[1]
+    same = [
+        torch.allclose(a, b, 1e-3, 1e-3)
+        for a, b in zip(3 * [returned[1]], (exact, given, -given), strict=True)
+    ]
+    return torch.allclose(returned[0], z, 1e-3, 1e-3) and returned[1].shape == given.shape and not any(same)
+
+
+@wrong(
+    "transport",
+    "Your points are right. With probes your log-det is neither the exact one nor the estimate by those that you were given. Do yours come from the call, and stay the same at all times?",
+    when=of_other_noise,
+)
+def probes_redrawn(weights, x, t0, t1, steps, probes=None):
+    def slope(t, state):
+        x = state[0]
+        pull = torch.func.vjp(lambda y: apply_field(weights, t, y), x)[1]
+        if probes is None:
+            units = torch.eye(x.shape[-1], dtype=x.dtype)
+            rate = sum(pull(e.expand_as(x))[0][..., i] for i, e in enumerate(units))
+        else:
+            fresh = torch.randn_like(probes).sign()
+            rate = sum((pull(e)[0] * e).sum(-1) for e in fresh) / len(fresh)
+        return apply_field(weights, t, x), rate
+
+    return integrate(slope, (x, torch.zeros_like(x[..., 0])), t0, t1, steps)
+
+
 @wrong(
     "transport",
     "Your log-det has one axis too many: (..., 1) where (...) is asked for. Which index takes the last axis away?",
@@ -707,6 +740,44 @@ def mean_error(weights, x, tolerance):
         k2 = apply_field(weights, t + h, x + h * k1)
         evaluations += 2
         error = float((h / 2 * (k2 - k1)).abs().mean())
+        if error <= tolerance:
+            t, x = t + h, x + h / 2 * (k1 + k2)
+            times.append(t)
+        h *= max(0.2, min(5.0, 0.9 * math.sqrt(tolerance / error))) if error > 0 else 5.0
+    return x, [*times[:-1], 1.0], evaluations
+
+
+@wrong(
+    "solve_adaptive",
+    "Your steps are shorter than they must be: your error is a root of a sum of squares, over all points. Which number do the rules take for the error?",
+)
+def norm_of_all_entries(weights, x, tolerance):
+    t, h, times, evaluations = 0.0, 0.1, [0.0], 0
+    while 1 - t > 1e-9:
+        h = min(h, 1 - t)
+        k1 = apply_field(weights, t, x)
+        k2 = apply_field(weights, t + h, x + h * k1)
+        evaluations += 2
+        error = float((h / 2 * (k2 - k1)).square().sum().sqrt())
+        if error <= tolerance:
+            t, x = t + h, x + h / 2 * (k1 + k2)
+            times.append(t)
+        h *= max(0.2, min(5.0, 0.9 * math.sqrt(tolerance / error))) if error > 0 else 5.0
+    return x, [*times[:-1], 1.0], evaluations
+
+
+@wrong(
+    "solve_adaptive",
+    "You take the point that errs most, and for its error the length of the difference. Do the rules ask for a length, or for an entry?",
+)
+def norm_of_each_point(weights, x, tolerance):
+    t, h, times, evaluations = 0.0, 0.1, [0.0], 0
+    while 1 - t > 1e-9:
+        h = min(h, 1 - t)
+        k1 = apply_field(weights, t, x)
+        k2 = apply_field(weights, t + h, x + h * k1)
+        evaluations += 2
+        error = float((h / 2 * (k2 - k1)).square().sum(-1).sqrt().max())
         if error <= tolerance:
             t, x = t + h, x + h / 2 * (k1 + k2)
             times.append(t)
@@ -990,6 +1061,22 @@ def pooled_points(x, back, jacobian, log_dets, log_dets_back):
 
 @wrong(
     "inspect_runs",
+    "A log-det that is a little too high passes, at the point where the runs differ least. By whose fluctuation is that point judged, its own or that of the others?",
+)
+def one_standard_error_for_all(x, back, jacobian, log_dets, log_dets_back):
+    if not ((back - x).abs() <= 1e-4).all():
+        return "not invertible"
+    if not ((log_dets + log_dets_back).abs() <= 1e-4).all():
+        return "noise redrawn"
+    error = log_dets.mean(0) - torch.linalg.slogdet(jacobian).logabsdet
+    standard_error = log_dets.std() / math.sqrt(len(log_dets))
+    if not (error.abs() <= 5 * standard_error + 1e-4).all():
+        return "wrong log-det"
+    return "no objection"
+
+
+@wrong(
+    "inspect_runs",
     "The exact trace is called wrong: its standard error is zero, and rounding is not. What stands beside the five standard errors?",
 )
 def no_floor(x, back, jacobian, log_dets, log_dets_back):
@@ -1242,15 +1329,15 @@ def unchanged(returned, weights):
 
 
 def nats(weights, data, t0=0.0, t1=1.0, sign=1.0):
-    """The mean negative log-likelihood of 1000 points where the field, times sign, runs from t0 to t1."""
+    """The mean negative log-likelihood of 300 points where the field, times sign, runs from t0 to t1."""
 
     def slope(t, state):
         v, pull = torch.func.vjp(lambda y: sign * apply_field(weights, t, y), state[0])
         units = torch.eye(data.shape[-1], dtype=data.dtype)
         return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
 
-    x = data[:1000]
-    z, log_det = integrate(slope, (x, torch.zeros_like(x[:, 0])), t0, t1, 10)
+    x = data[:300]
+    z, log_det = integrate(slope, (x, torch.zeros_like(x[:, 0])), t0, t1, 6)
     return (0.5 * (z.square() + math.log(2 * math.pi)).sum(-1) - log_det).mean().item()
 
 
@@ -1272,6 +1359,175 @@ def untrained(how, weights, data, steps, rate):
     return [(W.clone(), b.clone()) for W, b in weights]
 
 
+def pace(returned, how, weights, data, steps, rate, bias):
+    """How far a bias has gone, in units of the rate, where the public test asks for the rules; else nan."""
+    return (returned[0][1][bias].abs() / rate).item() if data.shape[-1] == 4 and steps else math.nan
+
+
+def keeps_pace(bias):
+    """A predicate: whether this bias has gone as far as the first one, whose gradient never changes."""
+    return lambda *fit: math.isclose(pace(*fit, bias), pace(*fit, 0), rel_tol=1e-3)
+
+
+@wrong(
+    "fit_cnf",
+    "Your later steps lead where the points of the first would. Is it other points that each step draws?",
+    when=keeps_pace(2),
+)
+def same_points_in_every_step(how, weights, data, steps, rate):
+    layers = [tuple(w.clone().requires_grad_() for w in layer) for layer in weights]
+    optimizer = torch.optim.Adam([w for layer in layers for w in layer], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+
+    def slope(t, state):
+        v, pull = torch.func.vjp(lambda y: apply_field(layers, t, y), state[0])
+        units = torch.eye(data.shape[-1])
+        return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
+
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
+        x = data[:256]
+        z, t = torch.randn(x.shape, generator=generator), torch.rand(256, generator=generator)
+        if how == "matching":
+            points = (1 - t[:, None]) * x + t[:, None] * z
+            loss = (apply_field(layers, t, points) - (z - x)).square().sum(-1).mean()
+        else:
+            z_, log_det = integrate(slope, (x, torch.zeros(256)), 0.0, 1.0, 4)
+            loss = (0.5 * z_.square().sum(-1) - log_det).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return [(W.detach(), b.detach()) for W, b in layers]
+
+
+@wrong(
+    "fit_cnf",
+    "Your second step used the noise of the first. Where is z drawn, and how often?",
+    when=lambda returned, how, *rest: how == "matching" and keeps_pace(1)(returned, how, *rest),
+)
+def noise_drawn_once(how, weights, data, steps, rate):
+    layers = [tuple(w.clone().requires_grad_() for w in layer) for layer in weights]
+    optimizer = torch.optim.Adam([w for layer in layers for w in layer], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(256, data.shape[-1], generator=generator)
+
+    def slope(t, state):
+        v, pull = torch.func.vjp(lambda y: apply_field(layers, t, y), state[0])
+        units = torch.eye(data.shape[-1])
+        return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
+
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
+        x = data[torch.randint(len(data), (256,), generator=generator)]
+        t = torch.rand(256, generator=generator)
+        if how == "matching":
+            points = (1 - t[:, None]) * x + t[:, None] * z
+            loss = (apply_field(layers, t, points) - (z - x)).square().sum(-1).mean()
+        else:
+            z_, log_det = integrate(slope, (x, torch.zeros(256)), 0.0, 1.0, 4)
+            loss = (0.5 * z_.square().sum(-1) - log_det).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return [(W.detach(), b.detach()) for W, b in layers]
+
+
+@wrong(
+    "fit_cnf",
+    "Your second step used the times of the first. Where is t drawn, and how often?",
+    when=lambda returned, how, *rest: (
+        how == "matching" and returned[0][1][0] < 0 and keeps_pace(3)(returned, how, *rest)
+    ),
+)
+def times_drawn_once(how, weights, data, steps, rate):
+    layers = [tuple(w.clone().requires_grad_() for w in layer) for layer in weights]
+    optimizer = torch.optim.Adam([w for layer in layers for w in layer], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+    t = torch.rand(256, generator=generator)
+
+    def slope(t, state):
+        v, pull = torch.func.vjp(lambda y: apply_field(layers, t, y), state[0])
+        units = torch.eye(data.shape[-1])
+        return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
+
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
+        x = data[torch.randint(len(data), (256,), generator=generator)]
+        z = torch.randn(x.shape, generator=generator)
+        if how == "matching":
+            points = (1 - t[:, None]) * x + t[:, None] * z
+            loss = (apply_field(layers, t, points) - (z - x)).square().sum(-1).mean()
+        else:
+            z_, log_det = integrate(slope, (x, torch.zeros(256)), 0.0, 1.0, 4)
+            loss = (0.5 * z_.square().sum(-1) - log_det).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return [(W.detach(), b.detach()) for W, b in layers]
+
+
+@wrong(
+    "fit_cnf",
+    "Where the gradient never changes, all your steps are equally long, the last like the first. What is the step size to do while you train?",
+    when=lambda returned, how, weights, data, steps, rate: math.isclose(
+        pace(returned, how, weights, data, steps, rate, 0), steps, rel_tol=1e-3
+    ),
+)
+def constant_rate(how, weights, data, steps, rate):
+    layers = [tuple(w.clone().requires_grad_() for w in layer) for layer in weights]
+    optimizer = torch.optim.Adam([w for layer in layers for w in layer], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+
+    def slope(t, state):
+        v, pull = torch.func.vjp(lambda y: apply_field(layers, t, y), state[0])
+        units = torch.eye(data.shape[-1])
+        return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
+
+    for _ in range(steps):
+        x = data[torch.randint(len(data), (256,), generator=generator)]
+        z, t = torch.randn(x.shape, generator=generator), torch.rand(256, generator=generator)
+        if how == "matching":
+            points = (1 - t[:, None]) * x + t[:, None] * z
+            loss = (apply_field(layers, t, points) - (z - x)).square().sum(-1).mean()
+        else:
+            z_, log_det = integrate(slope, (x, torch.zeros(256)), 0.0, 1.0, 4)
+            loss = (0.5 * z_.square().sum(-1) - log_det).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return [(W.detach(), b.detach()) for W, b in layers]
+
+
+@wrong(
+    "fit_cnf",
+    "Where the gradient never changes, you get a little less far than by a step size that falls in a straight line. So it is where gradients add up from step to step. Does each step begin with fresh ones?",
+    when=lambda *fit: 0.09 < -pace(*fit, 0) % 0.5 < 0.13,
+)
+def gradients_added_up(how, weights, data, steps, rate):
+    layers = [tuple(w.clone().requires_grad_() for w in layer) for layer in weights]
+    optimizer = torch.optim.Adam([w for layer in layers for w in layer], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+
+    def slope(t, state):
+        v, pull = torch.func.vjp(lambda y: apply_field(layers, t, y), state[0])
+        units = torch.eye(data.shape[-1])
+        return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
+
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
+        x = data[torch.randint(len(data), (256,), generator=generator)]
+        z, t = torch.randn(x.shape, generator=generator), torch.rand(256, generator=generator)
+        if how == "matching":
+            points = (1 - t[:, None]) * x + t[:, None] * z
+            loss = (apply_field(layers, t, points) - (z - x)).square().sum(-1).mean()
+        else:
+            z_, log_det = integrate(slope, (x, torch.zeros(256)), 0.0, 1.0, 4)
+            loss = (0.5 * z_.square().sum(-1) - log_det).mean()
+        loss.backward()
+        optimizer.step()
+    return [(W.detach(), b.detach()) for W, b in layers]
+
+
 @wrong(
     "fit_cnf",
     "Some layers came back with the weights that they had, and others have learned. Which weights does your optimizer hold?",
@@ -1287,7 +1543,8 @@ def last_layer_only(how, weights, data, steps, rate):
         units = torch.eye(data.shape[-1])
         return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
 
-    for _ in range(steps):
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
         x = data[torch.randint(len(data), (256,), generator=generator)]
         z, t = torch.randn(x.shape, generator=generator), torch.rand(256, generator=generator)
         if how == "matching":
@@ -1319,7 +1576,8 @@ def log_det_forgotten(how, weights, data, steps, rate):
         units = torch.eye(data.shape[-1])
         return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
 
-    for _ in range(steps):
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
         x = data[torch.randint(len(data), (256,), generator=generator)]
         z, t = torch.randn(x.shape, generator=generator), torch.rand(256, generator=generator)
         if how == "matching":
@@ -1351,7 +1609,8 @@ def solved_backwards(how, weights, data, steps, rate):
         units = torch.eye(data.shape[-1])
         return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
 
-    for _ in range(steps):
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
         x = data[torch.randint(len(data), (256,), generator=generator)]
         z, t = torch.randn(x.shape, generator=generator), torch.rand(256, generator=generator)
         if how == "matching":
@@ -1383,7 +1642,8 @@ def velocity_reversed(how, weights, data, steps, rate):
         units = torch.eye(data.shape[-1])
         return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
 
-    for _ in range(steps):
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
         x = data[torch.randint(len(data), (256,), generator=generator)]
         z, t = torch.randn(x.shape, generator=generator), torch.rand(256, generator=generator)
         if how == "matching":
@@ -1415,7 +1675,8 @@ def matched_from_noise_to_data(how, weights, data, steps, rate):
         units = torch.eye(data.shape[-1])
         return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
 
-    for _ in range(steps):
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
         x = data[torch.randint(len(data), (256,), generator=generator)]
         z, t = torch.randn(x.shape, generator=generator), torch.rand(256, generator=generator)
         if how == "matching":
@@ -1447,7 +1708,8 @@ def uphill(how, weights, data, steps, rate):
         units = torch.eye(data.shape[-1])
         return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
 
-    for _ in range(steps):
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
         x = data[torch.randint(len(data), (256,), generator=generator)]
         z, t = torch.randn(x.shape, generator=generator), torch.rand(256, generator=generator)
         if how == "matching":
@@ -1455,7 +1717,7 @@ def uphill(how, weights, data, steps, rate):
             loss = (apply_field(layers, t, points) - (z - x)).square().sum(-1).mean()
         else:
             z, log_det = integrate(slope, (x, torch.zeros(256)), 0.0, 1.0, 4)
-            loss = (log_det - 0.5 * z.square().sum(-1)).mean()
+            loss = -(0.5 * z.square().sum(-1) + log_det).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -1477,7 +1739,8 @@ def gradients_kept(how, weights, data, steps, rate):
         units = torch.eye(data.shape[-1])
         return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
 
-    for _ in range(steps):
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
         x = data[torch.randint(len(data), (256,), generator=generator)]
         z, t = torch.randn(x.shape, generator=generator), torch.rand(256, generator=generator)
         if how == "matching":
@@ -1513,7 +1776,8 @@ def one_time_for_all_pairs(how, weights, data, steps, rate):
         units = torch.eye(data.shape[-1])
         return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
 
-    for _ in range(steps):
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
         x = data[torch.randint(len(data), (256,), generator=generator)]
         z, t = torch.randn(x.shape, generator=generator), torch.rand(1, generator=generator).expand(256)
         if how == "matching":

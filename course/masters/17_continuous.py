@@ -934,7 +934,10 @@ suspects = {
         (back, there + point - point.roll(1), again - point + point.roll(1)),
         "wrong log-det",
     ),
-    "a little too high, where the runs hardly differ": ((back, there + quiet, again - quiet), "wrong log-det"),
+    "a little too high, where the runs hardly differ": (
+        (back, there + quiet, again - quiet),
+        "wrong log-det",
+    ),
     "time runs the wrong way back": ((back + 0.3, there, again), "not invertible"),
     "one entry does not come back": ((back - 1e-3 * (x == x.max()), there, again), "not invertible"),
     "nan comes back": ((back * torch.nan, there, again), "not invertible"),
@@ -1090,11 +1093,11 @@ check.values("continuous.matching_loss", cases, reference)
 # - `how="likelihood"`: minus the mean log-likelihood, by a solve in 4 steps of RK4 from $t = 0$ to 1, with the exact trace;
 # - `how="matching"`: the matching loss, with fresh $z$ and $t$ in every step.
 #
-# Your own `transport` and `matching_loss` do the work. The check gives likelihood 60 steps, and unseen moons should come within 0.28 nats of the entropy; it gives matching 500, and wants 0.35. The next cell compares: it may take a minute.
+# Your own `transport` and `matching_loss` do the work. The check gives likelihood 40 steps and matching 500, after which unseen moons should come within 0.35 nats of the entropy. The next cell compares: it may take a minute.
 #
-# <details><summary>"Matching learns, and the density is poor"</summary>
+# <details><summary>"My later steps used the noise of the first"</summary>
 #
-# Are noise and times drawn anew in every step? Does each pair have a time of its own?
+# What is drawn above the loop is drawn once.
 #
 # </details>
 # <details><summary>A template</summary>
@@ -1148,26 +1151,55 @@ class Field(torch.nn.Module):
 
 
 def solver(field, y, t0, t1):
-    return integrate(field, y, t0, t1, 20)
+    return integrate(field, y, t0, t1, 10)
 
 
-def judge(returned, how, weights, data, steps, rate):
-    """Held-out log-likelihood, against the entropy of the moons."""
+def not_trained(returned, weights):
+    """What is wrong with weights that came back, before anything is asked of what they have learned."""
     pairs = zip(returned, weights, strict=True)
     if all(torch.equal(w, v) for layer, old in pairs for w, v in zip(layer, old, strict=True)):
         return "The weights that came back are those that went in. Which weights does your optimizer hold?"
     if any(w.requires_grad for layer in returned for w in layer):
         return "Your weights still ask for gradients, and those that came in did not."
+    return None
+
+
+def judge(returned, how, weights, data, steps, rate):
+    """Held-out log-likelihood, against the entropy of the moons."""
     moons = targets.two_moons()
-    unseen = moons.sample(2000, seed=7)
+    unseen = moons.sample(1000, seed=7)
     flow = Flow(StandardNormal(2), CNF(Field(returned), solver))
     with torch.no_grad():
         gap = (moons.log_prob(unseen) - flow.log_prob(unseen)).mean().item()
-    enough = {"likelihood": 0.28, "matching": 0.35}[how]
-    if not gap <= enough:
+    if not gap <= 0.35:
         return (
-            f"By {how}, unseen points are {gap:.2g} nats less likely than they could be, and {enough} would do. "
-            "Print the loss: does it fall? Does every step bring other points?"
+            f"By {how}, unseen points are {gap:.2g} nats less likely than they could be, and 0.35 would do. "
+            "Print the loss: does it fall?"
+        )
+
+
+def judge_rules(returned, how, weights, data, steps, rate):
+    """Tiny steps, and one bias for each rule: its pace is the way that it has gone, in units of the rate.
+
+    The first bias has the same gradient in every step. The gradient of the second is led by the noise, of the
+    third by the points, of the fourth by the times: about zero on average, so that fresh ones shake it.
+    """
+    fault = not_trained(returned, weights)
+    if fault:
+        return fault
+    constant, noise, points, times = (returned[0][1].abs() / rate).tolist()
+    if abs(points / constant - 1) < 1e-3:
+        return (
+            f"By {how}, all your steps lead where the same points would. Are 256 points drawn in each step?"
+        )
+    if how == "matching" and abs(noise / constant - 1) < 1e-3:
+        return "Your later steps used the noise of the first. Where is z drawn?"
+    if how == "matching" and returned[0][1][0] < 0 and abs(times / constant - 1) < 1e-3:
+        return "Your later steps used the times of the first. Where is t drawn?"
+    if all(abs(constant - pace) > 0.02 for pace in ((steps - 1) / 2, steps / 2, (steps + 1) / 2)):
+        return (
+            f"Where the gradient never changes, {steps} of your steps of Adam moved a bias by {constant:.3g} "
+            "times the rate. Does each step begin with fresh gradients, and the step size fall in a straight line to zero?"
         )
 
 
@@ -1180,13 +1212,20 @@ def judge_times(returned, how, weights, data, steps, rate):
         )
 
 
+# First the rules. The field is zero but for g_4 = -2 y_4; the data are 1000, 0, about 1000 noise, 1000.
+torch.manual_seed(0)
+W = torch.zeros(5, 4).index_put((torch.tensor(3), torch.tensor(3)), torch.tensor(-2.0))
+wide = 1000 * torch.stack([torch.ones(5000), torch.zeros(5000), torch.randn(5000), torch.ones(5000)], -1)
+calm = [(W, torch.zeros(4))]
+check.that("continuous.fit_cnf", judge_rules, [("matching", calm, wide, 10, 1e-8)])
+check.that("continuous.fit_cnf", judge_rules, [("likelihood", calm, wide, 8, 1e-8)])
 start = mlp_weights(3, 2, (32, 32), seed=0)
 data = targets.two_moons().sample(5000, seed=6)
-check.that("continuous.fit_cnf", judge, [("likelihood", start, data, 60, 3e-2)])
 check.that("continuous.fit_cnf", judge, [("matching", start, data, 500, 1e-2)])
-# Last g = -2.4 y, and one point, 10: on average its error is -2, and its error times t is 1.
-line, tens = [(torch.tensor([[-2.4], [0.0]]), torch.zeros(1))], torch.full((300, 1), 10.0)
-check.that("continuous.fit_cnf", judge_times, [("matching", line, tens, 2, 1e-3)])
+# Then g = -2.4 y, and one point, 10: on average its error is -2, and its error times t is 1.
+line, tens = [(torch.tensor([[-2.4], [0.0]]), torch.zeros(1))], torch.full((2000, 1), 10.0)
+check.that("continuous.fit_cnf", judge_times, [("matching", line, tens, 1, 1e-3)])
+check.that("continuous.fit_cnf", judge, [("likelihood", start, data, 40, 3e-2)])
 
 # %% hidden="fit_cnf" points=2
 import math
@@ -1213,15 +1252,15 @@ def log_prob(x, weights):
         return apply_field(weights, t, x), ((a - b)[..., 0] + (c - d)[..., 1]) / (2 * h)
 
     weights = [(W.double(), b.double()) for W, b in weights]
-    z, log_det = integrate(slope, (x.double(), torch.zeros(len(x)).double()), 0.0, 1.0, 16)
+    z, log_det = integrate(slope, (x.double(), torch.zeros(len(x)).double()), 0.0, 1.0, 10)
     return log_det - 0.5 * z.square().sum(-1) - math.log(2 * math.pi)
 
 
 def judge_other_moons(returned, how, weights, data, steps, rate):
     moons = targets.two_moons()
-    unseen = moons.sample(2000, seed=8)
+    unseen = moons.sample(1000, seed=8)
     gap = (moons.log_prob(unseen) - log_prob(unseen @ R.mT + centre, returned)).mean().item()
-    if not gap <= {"likelihood": 0.32, "matching": 0.4}[how]:
+    if not gap <= 0.45:
         return f"By {how}, on moons turned by an angle, unseen points are {gap:.2g} nats less likely than they could be."
 
 
@@ -1236,8 +1275,8 @@ data = targets.two_moons().sample(5000, seed=int(rng.integers(2**31))) @ R.mT + 
 check.that(
     "continuous.fit_cnf", judge_no_step, [(how, start, data, 0, 1e-2) for how in ("likelihood", "matching")]
 )
-check.that("continuous.fit_cnf", judge_other_moons, [("likelihood", start, data, 70, 3e-2)])
-check.that("continuous.fit_cnf", judge_other_moons, [("matching", start, data, 600, 1e-2)])
+check.that("continuous.fit_cnf", judge_other_moons, [("likelihood", start, data, 40, 3e-2)])
+check.that("continuous.fit_cnf", judge_other_moons, [("matching", start, data, 500, 1e-2)])
 
 
 # %% tags=["show", "hide-input"]
