@@ -41,20 +41,27 @@ def reverse_kl(flow: Flow, log_density: Callable[[Tensor], Tensor], n: int) -> T
 
 
 def annealed_fit(
-    flow: Flow, log_density: Callable[[Tensor], Tensor], steps: int, rate: float, n: int = 256, seed: int = 0
+    flow: Flow,
+    log_density: Callable[[Tensor], Tensor],
+    steps: int,
+    rate: float,
+    n: int = 256,
+    seed: int = 0,
+    faintest: float = 0.01,
 ) -> None:
     """Trains the flow in place by reverse KL, on n draws a step, with Adam.
 
-    The target is exp(beta log_density): beta rises from 0.01 to 1 during the first half of the steps, so that
-    q spreads over all modes of a faint target before it sharpens. The step size falls linearly to zero.
-    Leaves torch's own random stream as it was. Cost: steps times that of `reverse_kl` and its gradient.
+    The target is exp(beta log_density): beta rises from `faintest` to 1 in the first half of the steps, so
+    that q spreads over all modes of a faint target before it sharpens; faintest=1 leaves the target as it is,
+    and a mode that q does not start near may never be found. The step size falls linearly to zero. Leaves
+    torch's own random stream as it was. Cost: steps times that of `reverse_kl` and its gradient.
     Rezende and Mohamed 2015, eq. 20.
     """
     optimizer = torch.optim.Adam(flow.parameters(), lr=rate)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for k in range(steps):
-            beta = min(1.0, 0.01 + 2 * k / steps)
+            beta = min(1.0, faintest + 2 * k / steps)
             optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
             optimizer.zero_grad()
             x, log_q = flow.rsample_with_log_prob((n,))

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Planar, radial and Sylvester flows
 #
-# On the left, what we know: a function of the plane, high on two arcs. It is a density only up to an unknown factor, and nobody has ever drawn a sample from it. On the right, a density that integrates to one, that we can sample and evaluate. It is a round Gaussian after 16 bends, each of them one $\tanh$ across one straight line: five numbers a bend. (The picture takes some ten seconds: it trains them.)
+# On the left, what we know: a function of the plane, high on two arcs. It is a density only up to a factor, and we have no samples. On the right, a density that integrates to one, that we can sample and evaluate. It is a round Gaussian after 16 bends, each of them one $\tanh$ across one straight line: five numbers a bend. (Training takes ten seconds. We know the factor of this test case, by quadrature, to judge the fit, which never sees it.)
 #
 # **You know a density only up to a constant, and have no data. How do you bend a Gaussian into it?**
 #
@@ -84,16 +84,18 @@ def as_flow(layers):
     return Flow(StandardNormal(2), Inverse(Compose(*map(as_layer, *layers))))
 
 
-def library_fit(energy, layers, steps, rate):
+def library_fit(energy, layers, steps, rate, faintest=0.01):
     flow = as_flow(layers)
-    variational.annealed_fit(flow, partial(log_target, energy), steps, rate)
+    variational.annealed_fit(flow, partial(log_target, energy), steps, rate, faintest=faintest)
     bends = flow.bijection.bijection.bijections
     return tuple(torch.stack([getattr(bend, name).detach() for bend in bends]) for name in "wub")
 
 
-def peak_of(energy):
-    """The highest density of the target: the top of the colour scale that pictures share."""
-    return (log_target(energy, targets.grid(box, 160)[0]) - LOG_Z[energy]).exp().max().item()
+def one_scale(images):
+    """Gives densities one colour scale, up to the highest of them all."""
+    top = max(image.get_array().max() for image in images)
+    for image in images:
+        image.set_clim(0, top)
 
 
 box = (-4.0, 4.0, -4.0, 4.0)
@@ -104,9 +106,8 @@ panels = {
     "given: q₀": base_log_density,
     "made: q₁₆": flow.log_prob,
 }
-top = peak_of("U1")
-for ax, (title, log_density) in zip(axes, panels.items(), strict=True):
-    plots.density(ax, log_density, box, n=120, vmin=0, vmax=top)
+one_scale([plots.density(ax, f, box, n=120) for ax, f in zip(axes, panels.values(), strict=True)])
+for ax, title in zip(axes, panels, strict=True):
     ax.set(title=title, xlabel="z₁", ylabel="z₂")
 plots.show(
     fig,
@@ -132,7 +133,7 @@ print(
 #
 # $$\log q_K(z_K) = \log q_0(z_0) - \sum_k \log\lvert\det J_k\rvert .$$
 #
-# It is the one formula of the course, for the flow from $z_K$ to $z_0$: the inverse of what we compute, hence the minus. Rezende and Mohamed, who proposed these layers in 2015, write them as we do.
+# The formula of the course, with $g$ taking $z_K$ back to $z_0$, is $\log q_K(z_K) = \log q_0(g(z_K)) + \log\lvert\det dg/dz_K\rvert$. We compute $f = g^{-1}$, whose log-determinant is minus that of $g$. Rezende and Mohamed (2015) write these layers as we do.
 
 # %% [markdown] exercise="planar_layer" title="the determinant of a bend" difficulty=2 importance=5 minutes=10
 # Apply the lemma on paper. Then write `planar_layer(z, w, u, b)`, which returns the pair (moved points, $\log\lvert\det J\rvert$), in $O(D)$ a point: no matrices, no `torch.linalg`, no autograd.
@@ -288,7 +289,7 @@ predict(
 # %% [markdown]
 # **What one bend can do.** With $w^\top u < 0$ it contracts space towards the hyperplane: a ridge of density. With $w^\top u > 0$ it tears space apart there: a valley, which can cut one hump into two. With $w^\top u = 0$ it shears, and no density changes.
 #
-# **What it cannot do.** The log-determinant depends on $w^\top z$ alone: a ridge runs along the *whole* hyperplane. Far out $\tanh$ is flat, so both sides move rigidly and the tails stay Gaussian. And every point moves along the same $u$.
+# **What it cannot do.** The log-determinant depends on $w^\top z$ alone: a ridge runs along the *whole* hyperplane. Far out $\tanh$ is flat, so both sides move rigidly and the tails stay Gaussian.
 
 # %% tags=["show"]
 torch.manual_seed(1)
@@ -357,11 +358,11 @@ plots.show(
 # %% [markdown] exercise="constrain" title="no folds" difficulty=3 importance=5 minutes=15
 # Derive on paper for which $c$ the function $a + c\tanh(a)$ never falls. (Between which two numbers does $\tanh'$ lie?) You will find a lower bound $c_{\min}$ on $w^\top u$.
 #
-# An optimizer knows nothing of bounds. So it moves any $w$ and $u$, and the layer uses another vector, $\hat u$, that obeys: leave $u$ alone *across* $w$, and change it along $w$ so that
+# An optimizer knows no bounds: it moves any $w$ and $u$, and the layer uses another vector, $\hat u$, that obeys: leave $u$ alone *across* $w$, and change it along $w$ so that
 #
 # $$w^\top \hat u = m(w^\top u), \qquad m(c) = c_{\min} + \log(1 + e^{c}),$$
 #
-# above your bound for every $c$. Find the number $t$ with $\hat u = u + t\,w$, and write `constrain(w, u)`. Both have shape `(..., D)`, a vector for each layer, and so has the result. For example $w = (2, 0)$ and $u = (0, 5)$ give $\hat u = (-0.153, 5)$. It must stay finite for $w^\top u$ between $-1000$ and $1000$.
+# above your bound for every $c$. Find the number $t$ with $\hat u = u + t\,w$, and write `constrain(w, u)`. Both have shape `(..., D)`, a vector for each layer, and so has the result. So $w = (2, 0)$ and $u = (0, 5)$ give $\hat u = (-0.153, 5)$. It must stay finite for $w^\top u$ between $-1000$ and $1000$.
 #
 # <details><summary>"It is right while w has length 1"</summary>
 #
@@ -463,9 +464,9 @@ check.values("planar.constrain", cases, reference)
 #
 # $$a + c\tanh(a) = s, \qquad c = w^\top u > -1,$$
 #
-# then $z = y - u\tanh(a)$. Write `planar_inverse(y, w, u, b)`: the $z$ with $f(z) = y$, in $D$ dimensions for the price of one root a point. Shapes are those of `planar_layer`; here $w^\top u > -1$ already holds.
+# then $z = y - u\tanh(a)$. Write `planar_inverse(y, w, u, b)`: the $z$ with $f(z) = y$. Shapes are those of `planar_layer`; here $w^\top u > -1$ already holds.
 #
-# Use bisection: it cannot fail when it starts right. Since $\tanh$ lies between $-1$ and $1$, the root lies between $s - \lvert c\rvert$ and $s + \lvert c\rvert$. Halve that interval 60 times, all points at once. The test has far points too, and $c$ from $-0.99$ to $100$.
+# Use bisection. Since $\tanh$ lies between $-1$ and $1$, the root lies between $s - \lvert c\rvert$ and $s + \lvert c\rvert$. Halve it 60 times, all points at once. The test has far points too, and $c$ from $-0.99$ to $100$.
 #
 # <details><summary>"It works for one point, and fails for a batch"</summary>
 #
@@ -606,13 +607,13 @@ play(
 #
 # $$f(z) = z + \beta\, h(r)\, y .$$
 #
-# Turn the axes so that the first one points along $y$. A small step *across* $y$ leaves $r$ as it is, so it is scaled as $y$ is, by $1 + \beta h$. A step *along* $y$ changes $r$, and is scaled by the derivative of $r + \beta h(r)\, r$. In these axes $J$ is diagonal. The layer does not fold if $\beta > -\alpha$: for negative $\beta$ both factors are smallest at $r = 0$, where they are $1 + \beta/\alpha$. So each ray from $z_0$ goes to itself, and along it the distance always rises: no two points meet.
+# Turn the axes so that the first one points along $y$. A small step *across* $y$ leaves $r$ as it is, so it is scaled as $y$ is, by $1 + \beta h$. A step *along* $y$ changes $r$, and is scaled by the derivative of $r + \beta h(r)\, r$. In these axes $J$ is diagonal. The layer does not fold if $\beta > -\alpha$: for negative $\beta$ both factors are smallest at $r = 0$, where they are $1 + \beta/\alpha$; for positive $\beta$ both exceed 1. So each ray from $z_0$ goes to itself, and along it the distance always rises: no two points meet.
 #
 # **Sylvester.** $M$ planar layers in one: $f(z) = z + A\tanh(Bz + b)$, with $A$ of shape $D \times M$, $B$ of $M \times D$. *Sylvester's identity* gives its determinant,
 #
 # $$\det(I_D + A\,\Lambda B) = \det(I_M + \Lambda B A), \qquad \Lambda = \operatorname{diag}\tanh'(Bz + b),$$
 #
-# with $M = 1$ the lemma that you used. Van den Berg and others (2018) take $A = QR$ and $B = SQ^\top$, where $Q$ has orthonormal columns and $R$, $S$ are upper triangular. Then $BA = SQ^\top QR = SR$ is triangular: only a product along a diagonal is left. It cannot fold if $R_{ii}S_{ii} > -1$ for all $i$. A positive determinant alone would not prove that; section 2 does. Multiply $f(z) = y$ by $SQ^\top$ and add $b$:
+# with $M = 1$ the lemma that you used. Van den Berg and others (2018) take $A = QR$ and $B = SQ^\top$, where $Q$ has orthonormal columns and $R$, $S$ are upper triangular. Then $BA = SQ^\top QR = SR$ is triangular: only a product along a diagonal is left. It cannot fold if $R_{ii}S_{ii} > -1$ for all $i$. To see it, multiply $f(z) = y$ by $SQ^\top$ and add $b$:
 #
 # $$a + SR\tanh(a) = s, \qquad a = SQ^\top z + b, \quad s = SQ^\top y + b .$$
 #
@@ -718,7 +719,7 @@ check.values("planar.radial_layer", cases, reference)
 # | `"small"` | the determinant of $I_M + \Lambda B A$, with $BA = SQ^\top QR$ | $O(DM + M^3)$ |
 # | `"diagonal"` | $R$, $S$ and $\Lambda$ alone, believing that $Q^\top Q = I$ | $O(DM)$ |
 #
-# `torch.linalg.slogdet(matrices).logabsdet` takes matrices of shape `(..., n, n)`. The test also hands you a $Q$ whose columns are *not* orthonormal. Then the first two must still agree, and the third gives another number: that is what a false belief costs.
+# `torch.linalg.slogdet(matrices).logabsdet` takes matrices of shape `(..., n, n)`. The test also hands you a $Q$ whose columns are *not* orthonormal. Then the first two must still agree, and the third gives another number.
 #
 # <details><summary>"My three ways disagree although Q is orthonormal"</summary>
 #
@@ -872,9 +873,9 @@ between_walls = targets.integral(lambda z: log_target("U2", z), (-8, 8, -8, 8), 
 print(f"U2 between soft walls: {math.log(between_walls):.4f}, and by hand {LOG_Z['U2']:.4f}")
 
 # %% [markdown] exercise="below_zero" title="the impossible divergence" difficulty=2 importance=5 minutes=8
-# Where $Z$ is known, an estimated KL convicts bugs: the true one is never below zero. Write the alarm. `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns three things: the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and the alarm, a bool (or a tensor of one): True if $\hat k < -4s$, and also if $\hat k$ is no number.
+# Where $Z$ is known, an estimated KL convicts bugs: the true one is never below zero. `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns three things: the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and the alarm, a bool (or a tensor of one): True if $\hat k < -4s$, and also if $\hat k$ is no number.
 #
-# After the test, six suspects meet *your* alarm. All but one are wrong: which pass?
+# After the test, six suspects meet *your* alarm. All but one are wrong. Guess first: which pass?
 #
 # <details><summary>"An estimate that is nan raises no alarm"</summary>
 #
@@ -916,7 +917,8 @@ for n, dtype in [(400, torch.float64), (50, torch.float64), (1000, torch.float32
         for errors in (-20.0, -5.0, -3.0, 0.0, 3.0, 20.0):
             cases.append((log_p + size * (noise + errors / math.sqrt(n)), log_p))
 log_p = torch.zeros(10).double()
-cases.append((torch.where(torch.arange(10) == 3, torch.nan, log_p), log_p))
+broken, empty = (torch.where(torch.arange(10) == 3, bad, log_p) for bad in (torch.nan, -torch.inf))
+cases += [(broken, log_p), (log_p, broken), (empty, empty)]
 check.values("planar.below_zero", cases, kl_alarm, hidden=False)
 
 
@@ -953,19 +955,41 @@ truth = claims_where_folded(a - 3 * torch.tanh(a)).nansum(0)  # in one dimension
 kl, error, raised = alarm(base_log_density(a[:, None]) - (1 - 3 * tanh_slope(a)).abs().log(), truth.log())
 print(f"{'folds (c = -3)':40} {kl:7.3f} {error:7.3f}  {raised!s:6} none: it has no inverse")
 
+shifted = new_layers(16, seed=9)  # and the first layer moves everything by 3 to the right
+for part, first in zip(shifted, ([0.0, 1.0], [3.0, math.log(math.e - 1)], 6.0), strict=True):
+    part[0] = torch.tensor(first)
+flows = {
+    "start": as_flow(shifted),
+    "plain": as_flow(library_fit("U1", shifted, 300, 4e-2, faintest=1.0)),
+    "annealed": as_flow(library_fit("U1", shifted, 300, 4e-2)),
+}
+fig, axes = plots.figure(columns=3)
+print("\nReverse KL to U1, from one start above the right arc, 300 steps:")
+for ax, (name, flow) in zip(axes, flows.items(), strict=True):
+    plots.density(ax, flow.log_prob, (-6, 6, -6, 6), n=100)
+    ax.set(title=name, xlabel="z₁", ylabel="z₂")
+    with torch.no_grad():
+        ends = flow.bijection.inverse(z.float())[0]
+        kl = variational.kl_alarm(flow.log_prob(ends), log_target("U1", ends) - LOG_Z["U1"])[0]
+    print(f"{name:9} KL {kl:6.3f} nats, {(ends[:, 0] > 0).double().mean():.0%} of the draws on the right")
+plots.show(
+    fig,
+    alt="Three densities on the plane. The start: a blob around (3, 0). The plain fit: the right arc of U1 alone. The annealed fit, from the same start: both arcs.",
+)
+
 # %% [markdown]
-# The alarm is one-sided: a log-determinant that errs the other way passes. The mass, taken through the inverse, misses neither. (Had you pushed a grid forward and used your own log-determinant for its cell areas too, the bug would cancel and the mass be 1.)
+# The first KL is exactly zero: claim and truth are the same numbers. A layer that contracts has $\log\lvert\det J\rvert < 0$. Forget that, and $\log q$ comes out too low everywhere: a KL below zero. If it stretches, $\log q$ is too high, and the alarm is silent. The mass, taken through the inverse, misses neither.
 #
-# Reverse KL has a vice: where $q$ has no mass, nothing complains. If $q$ covers one of two equal arcs perfectly, $q = 2p$ there, and $\mathrm{KL} = \log 2 = 0.69$, with no slope towards the other arc. Even a share of 60% to 40% costs 0.02 nats only. The remedy is *annealing*: replace $\log\tilde p$ by $\beta\log\tilde p$, with $\beta$ rising from 0.01 to 1 during the first half of the steps. A faint target is a broad one, and $q$ spreads over all of it before it sharpens.
+# Reverse KL has a vice: where $q$ has no mass, nothing complains. Started above one arc, it may never find the other (the pictures). If $q$ covers one of two equal arcs perfectly, $q = 2p$ there, and $\mathrm{KL} = \log 2 = 0.69$, with no slope towards the other arc. Even a share of 60% to 40% costs 0.02 nats only. *Annealing* makes the start matter less: replace $\log\tilde p$ by $\beta\log\tilde p$, with $\beta$ rising from 0.01 to 1 during the first half of the steps. A faint target is a broad one, and $q$ spreads over all of it before it sharpens.
 
 # %% [markdown] exercise="fit_energy" title="bend a Gaussian" difficulty=4 importance=5 minutes=25
 # Write `fit_energy(energy, layers, steps, rate)`. `energy` is `"U1"` or `"U2"`, for `log_target(energy, z)`. `layers` is a triple `(w, u, b)` of shapes `(K, 2)`, `(K, 2)`, `(K,)`, the first layer first; each bends with $\hat u$, from `constrain(w, u)`. Return the trained triple, with the free $u$, detached; what came in stays as it was.
 #
-# Use Adam on 256 fresh draws of $q_0$ a step. ($\mathbb{E}\log q_0(z_0)$ is constant: the loss may do without it.) In step $k$ the step size is `rate * (1 - k / steps)`, and `beta = min(1.0, 0.01 + 2 * k / steps)`. The check starts above *one* arc, takes 400 steps, and wants a KL below 0.25 nats on fresh draws: without annealing it stays near 0.69.
+# Use Adam on 256 fresh draws of $q_0$ a step. ($\mathbb{E}\log q_0(z_0)$ is constant: the loss may do without it.) In step $k$ the step size is `rate * (1 - k / steps)`, and `beta = min(1.0, 0.01 + 2 * k / steps)`. The check starts above *one* arc, takes 300 steps, and wants a KL below 0.6 nats on fresh draws: without annealing it stays near 0.7.
 #
 # <details><summary>"All my draws end up on one spot"</summary>
 #
-# Which term rewards $q$ for being spread out, and has it the right sign? The bracket above holds it.
+# Which term rewards $q$ for being spread out, and has it the right sign?
 #
 # </details>
 # <details><summary>"It says: no gradient, a tensor changed in place, or backward through the graph a second time"</summary>
@@ -973,7 +997,7 @@ print(f"{'folds (c = -3)':40} {kl:7.3f} {error:7.3f}  {raised!s:6} none: it has 
 # `w = w.clone().requires_grad_()` is a leaf of your own: Adam moves it, and you return it. Compute $\hat u$ from it anew in every step.
 #
 # </details>
-# <details><summary>"The KL stays near 0.69"</summary>
+# <details><summary>"The KL stays near 0.7"</summary>
 #
 # One arc was never found. Print $\beta$: does it start small, and does it multiply the target alone?
 #
@@ -1064,15 +1088,15 @@ def judge(returned, energy, layers, steps, rate):
     on_the_right = (z[:, 0] > 0).double().mean()
     if energy == "U2" and not kl <= 2.5:
         return f"With U1 all is well; in {steps} steps from rest the KL to U2 is still {kl:.2g} nats."
-    if energy == "U1" and not kl <= 0.25:
+    if energy == "U1" and not kl <= 0.6:
         return (
-            f"On fresh draws the KL is {kl:.2g} nats, and 0.25 would do; {on_the_right:.0%} of the draws lie on the right. "
+            f"On fresh draws the KL is {kl:.2g} nats, and 0.6 would do; {on_the_right:.0%} of the draws lie on the right. "
             "Does the loss fall? Does the step size? Does each step draw anew? "
             "Does the sum hold the log-determinants of all layers?"
         )
 
 
-cases = [("U1", start(24, 0, 2.0), 400, 5e-2), ("U2", start(8, 1, 0.0), 60, 5e-2)]
+cases = [("U1", start(16, 9, 3.0), 300, 4e-2), ("U2", start(8, 1, 0.0), 60, 5e-2)]
 check.that("planar.fit_energy", judge, cases)
 
 # %% hidden="fit_energy" points=2
@@ -1085,14 +1109,15 @@ from flowkit.energies import ENERGIES
 rng = check.rng("planar.fit_energy")
 
 
-def start(K, shift):
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+def start(K, seed, shift, mirror):
+    """Layers whose fits are known for many draws, seen in a mirror that leaves the target as it is."""
+    generator = torch.Generator().manual_seed(seed)
     w, noise = torch.randn(2, K, 2, generator=generator)
     b = torch.randn(K, generator=generator)
     u = math.log(math.e - 1) * w / w.square().sum(-1, keepdim=True) + 0.1 * noise
     if shift:
         w[0], b[0], u[0] = torch.tensor([0.0, 1.0]), 6.0, torch.tensor([shift, math.log(math.e - 1)])
-    return w, u, b
+    return w * mirror, u * mirror, b
 
 
 def kl_of(returned, energy):
@@ -1114,7 +1139,7 @@ def kl_of(returned, energy):
 def judge_fresh(returned, energy, layers, steps, rate):
     with torch.no_grad():
         kl = kl_of(returned, energy)
-    if not -0.1 <= kl <= 0.4:
+    if not -0.1 <= kl <= (0.6 if energy == "U1" else 2.5):
         return f"From another start, on fresh draws, the KL to {energy} is {kl:.2g} nats."
 
 
@@ -1123,10 +1148,11 @@ def judge_no_step(returned, energy, layers, steps, rate):
         return "With steps = 0 the layers should come back as they came."
 
 
-check.that("planar.fit_energy", judge_no_step, [("U2", start(3, 0.0), 0, 5e-2)])
-check.that(
-    "planar.fit_energy", judge_fresh, [("U1", start(16, -2.0), 400, 5e-2), ("U2", start(32, 0.0), 300, 5e-2)]
-)
+mirror = torch.from_numpy(rng.choice([-1.0, 1.0], size=2)).float()
+arcs = ("U1", start(16, int(rng.choice([0, 9])), 3.0, mirror), 300, 4e-2)
+wave = ("U2", start(12, int(rng.choice([0, 1])), 0.0, mirror[0]), 80, 5e-2)  # it is odd: both axes turn
+check.that("planar.fit_energy", judge_no_step, [("U2", start(3, 5, 0.0, mirror[0]), 0, 5e-2)])
+check.that("planar.fit_energy", judge_fresh, [arcs, wave])
 
 # %% tags=["show", "hide-input"]
 fit = check.yours("planar.fit_energy", otherwise=library_fit)
@@ -1150,7 +1176,7 @@ def log_prob(bends, z):
     return base_log_density(z) - total
 
 
-print("Two fits of 1,000 steps each: some twenty seconds.")
+print("Two fits of 1,000 steps each: half a minute to a minute.")
 trained, results = {}, {}
 cloud = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 fig, axes = plots.figure(rows=1, columns=4, width=9.0, height=2.6)
@@ -1172,16 +1198,19 @@ for energy, pair in zip(("U1", "U2"), axes.reshape(2, 2), strict=True):
         "target": lambda z, energy=energy: log_target(energy, z) - LOG_Z[energy],
         "yours": partial(log_prob, bends),
     }
+    images = []
     for ax, (name, log_density) in zip(pair, shown.items(), strict=True):
-        plots.density(
-            ax, lambda z, f=log_density: f(torch.as_tensor(z)), window, n=100, vmin=0, vmax=peak_of(energy)
-        )
+        images.append(plots.density(ax, lambda z, f=log_density: f(torch.as_tensor(z)), window, n=100))
         ax.set(title=f"{energy}: {name}", xlabel="z₁", ylabel="z₂")
+    one_scale(images)
 plots.show(
     fig,
     alt="Four densities, each pair on one colour scale: the two arcs of U1 and the flow's, nearly alike; the two waves of U2 between its walls and the flow's, nearly alike.",
 )
-print("Now drag the number of bends: at which of them is the cloud cut in two?")
+print(
+    "Now drag the number of bends. With U1: which of them tear (w·u > 0.5)? "
+    "Is the gap the work of one bend, or of several? With U2, is anything cut?"
+)
 
 
 def draw_steps(scene, energy, step):
@@ -1209,7 +1238,7 @@ play(draw_steps, energy=choice(["U1", "U2"], label="target"), step=slider(0, 32,
 #
 # - A planar layer is the identity plus rank one: its determinant is $1 + \tanh'(a)\, w^\top u$, in $O(D)$. Radial layers have $D - 1$ factors of one kind and one of another; Sylvester's identity trades $D \times D$ for $M \times M$.
 # - It folds when $w^\top u < -1$; $\hat u$ makes that impossible. Its inverse is one scalar root a point.
-# - Reverse KL needs the target up to a constant, and draws of the model. It loses arcs, at a price of $\log 2$, unless annealed. If it falls below zero, look for a bug.
+# - Reverse KL needs the target up to a constant, and draws of the model. Started above one arc it may never find the other, at a price of $\log 2$; annealing makes the start matter less. If it falls below zero, look for a bug.
 #
 # So you bend a Gaussian into a target by minimizing a mean over your own draws. One bend touches one direction, and its ridge runs along a whole hyperplane: two dimensions took 32 of them. A thousand ask for other layers.
 #
@@ -1221,7 +1250,7 @@ play(draw_steps, energy=choice(["U1", "U2"], label="target"), step=slider(0, 32,
 #
 # **Further reading.** Rezende and Mohamed, *Variational inference with normalizing flows* (2015): these layers, their constraints and the four energies. Van den Berg, Hasenclever, Tomczak and Welling, *Sylvester normalizing flows for variational inference* (2018). Kong and Chaudhuri, *The expressive power of a class of normalizing flow models* (2020): what such layers cannot reach.
 #
-# **What it costs.** The inverse of a planar layer is the forward map and one root, whose number of steps does not depend on the dimension $D$.
+# **What it costs.** The inverse of a planar layer is the forward map and one root, whatever $D$ is.
 
 # %% tags=["show", "hide-input"]
 from flowkit.lab import costs

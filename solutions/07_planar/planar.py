@@ -3,7 +3,7 @@
 #
 # Lesson 07 · 145 minutes · 20 points · first: [Change of variables](../02_change_of_variables/change_of_variables.ipynb) and [Determinants](../04_determinants/determinants.ipynb)
 #
-# On the left, what we know: a function of the plane, high on two arcs. It is a density only up to an unknown factor, and nobody has ever drawn a sample from it. On the right, a density that integrates to one, that we can sample and evaluate. It is a round Gaussian after 16 bends, each of them one $\tanh$ across one straight line: five numbers a bend. (The picture takes some ten seconds: it trains them.)
+# On the left, what we know: a function of the plane, high on two arcs. It is a density only up to a factor, and we have no samples. On the right, a density that integrates to one, that we can sample and evaluate. It is a round Gaussian after 16 bends, each of them one $\tanh$ across one straight line: five numbers a bend. (Training takes ten seconds. We know the factor of this test case, by quadrature, to judge the fit, which never sees it.)
 #
 # **You know a density only up to a constant, and have no data. How do you bend a Gaussian into it?**
 #
@@ -86,16 +86,18 @@ def as_flow(layers):
     return Flow(StandardNormal(2), Inverse(Compose(*map(as_layer, *layers))))
 
 
-def library_fit(energy, layers, steps, rate):
+def library_fit(energy, layers, steps, rate, faintest=0.01):
     flow = as_flow(layers)
-    variational.annealed_fit(flow, partial(log_target, energy), steps, rate)
+    variational.annealed_fit(flow, partial(log_target, energy), steps, rate, faintest=faintest)
     bends = flow.bijection.bijection.bijections
     return tuple(torch.stack([getattr(bend, name).detach() for bend in bends]) for name in "wub")
 
 
-def peak_of(energy):
-    """The highest density of the target: the top of the colour scale that pictures share."""
-    return (log_target(energy, targets.grid(box, 160)[0]) - LOG_Z[energy]).exp().max().item()
+def one_scale(images):
+    """Gives densities one colour scale, up to the highest of them all."""
+    top = max(image.get_array().max() for image in images)
+    for image in images:
+        image.set_clim(0, top)
 
 
 box = (-4.0, 4.0, -4.0, 4.0)
@@ -106,9 +108,8 @@ panels = {
     "given: q₀": base_log_density,
     "made: q₁₆": flow.log_prob,
 }
-top = peak_of("U1")
-for ax, (title, log_density) in zip(axes, panels.items(), strict=True):
-    plots.density(ax, log_density, box, n=120, vmin=0, vmax=top)
+one_scale([plots.density(ax, f, box, n=120) for ax, f in zip(axes, panels.values(), strict=True)])
+for ax, title in zip(axes, panels, strict=True):
     ax.set(title=title, xlabel="z₁", ylabel="z₂")
 plots.show(
     fig,
@@ -135,7 +136,7 @@ print(
 #
 # $$\log q_K(z_K) = \log q_0(z_0) - \sum_k \log\lvert\det J_k\rvert .$$
 #
-# It is the one formula of the course, for the flow from $z_K$ to $z_0$: the inverse of what we compute, hence the minus. Rezende and Mohamed, who proposed these layers in 2015, write them as we do.
+# The formula of the course, with $g$ taking $z_K$ back to $z_0$, is $\log q_K(z_K) = \log q_0(g(z_K)) + \log\lvert\det dg/dz_K\rvert$. We compute $f = g^{-1}$, whose log-determinant is minus that of $g$. Rezende and Mohamed (2015) write these layers as we do.
 
 # %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "2a779c309f92e8ff13f480deacd37775", "grade": false, "grade_id": "planar_layer_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 1: the determinant of a bend
@@ -269,7 +270,7 @@ predict(
 # %% [markdown]
 # **What one bend can do.** With $w^\top u < 0$ it contracts space towards the hyperplane: a ridge of density. With $w^\top u > 0$ it tears space apart there: a valley, which can cut one hump into two. With $w^\top u = 0$ it shears, and no density changes.
 #
-# **What it cannot do.** The log-determinant depends on $w^\top z$ alone: a ridge runs along the *whole* hyperplane. Far out $\tanh$ is flat, so both sides move rigidly and the tails stay Gaussian. And every point moves along the same $u$.
+# **What it cannot do.** The log-determinant depends on $w^\top z$ alone: a ridge runs along the *whole* hyperplane. Far out $\tanh$ is flat, so both sides move rigidly and the tails stay Gaussian.
 
 # %% tags=["show"]
 torch.manual_seed(1)
@@ -336,18 +337,18 @@ plots.show(
 )
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "4ce54745e4e52b530ee2b479b8e359ac", "grade": false, "grade_id": "constrain_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "5ba4b5180c0186f9d6991a7dbada0bc9", "grade": false, "grade_id": "constrain_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 2: no folds
 #
 # difficulty 3 of 5 · importance 5 of 5 · 15 minutes · 3 points
 #
 # Derive on paper for which $c$ the function $a + c\tanh(a)$ never falls. (Between which two numbers does $\tanh'$ lie?) You will find a lower bound $c_{\min}$ on $w^\top u$.
 #
-# An optimizer knows nothing of bounds. So it moves any $w$ and $u$, and the layer uses another vector, $\hat u$, that obeys: leave $u$ alone *across* $w$, and change it along $w$ so that
+# An optimizer knows no bounds: it moves any $w$ and $u$, and the layer uses another vector, $\hat u$, that obeys: leave $u$ alone *across* $w$, and change it along $w$ so that
 #
 # $$w^\top \hat u = m(w^\top u), \qquad m(c) = c_{\min} + \log(1 + e^{c}),$$
 #
-# above your bound for every $c$. Find the number $t$ with $\hat u = u + t\,w$, and write `constrain(w, u)`. Both have shape `(..., D)`, a vector for each layer, and so has the result. For example $w = (2, 0)$ and $u = (0, 5)$ give $\hat u = (-0.153, 5)$. It must stay finite for $w^\top u$ between $-1000$ and $1000$.
+# above your bound for every $c$. Find the number $t$ with $\hat u = u + t\,w$, and write `constrain(w, u)`. Both have shape `(..., D)`, a vector for each layer, and so has the result. So $w = (2, 0)$ and $u = (0, 5)$ give $\hat u = (-0.153, 5)$. It must stay finite for $w^\top u$ between $-1000$ and $1000$.
 #
 # <details><summary>"It is right while w has length 1"</summary>
 #
@@ -421,7 +422,7 @@ check.values("planar.constrain", cases, by_search)
 # %% nbgrader={"cell_type": "code", "checksum": "40fe547c9b6ba90e44d0533fc550a27f", "grade": true, "grade_id": "constrain_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 # Hidden tests run here when your work is graded: 2 points.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "ffb789df009a15bab13b351cd02a695f", "grade": false, "grade_id": "planar_inverse_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "c0b6a694d6dfb3704d4c362d94d25b82", "grade": false, "grade_id": "planar_inverse_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 3: a root for each point
 #
 # difficulty 3 of 5 · importance 4 of 5 · 15 minutes · 3 points
@@ -430,9 +431,9 @@ check.values("planar.constrain", cases, by_search)
 #
 # $$a + c\tanh(a) = s, \qquad c = w^\top u > -1,$$
 #
-# then $z = y - u\tanh(a)$. Write `planar_inverse(y, w, u, b)`: the $z$ with $f(z) = y$, in $D$ dimensions for the price of one root a point. Shapes are those of `planar_layer`; here $w^\top u > -1$ already holds.
+# then $z = y - u\tanh(a)$. Write `planar_inverse(y, w, u, b)`: the $z$ with $f(z) = y$. Shapes are those of `planar_layer`; here $w^\top u > -1$ already holds.
 #
-# Use bisection: it cannot fail when it starts right. Since $\tanh$ lies between $-1$ and $1$, the root lies between $s - \lvert c\rvert$ and $s + \lvert c\rvert$. Halve that interval 60 times, all points at once. The test has far points too, and $c$ from $-0.99$ to $100$.
+# Use bisection. Since $\tanh$ lies between $-1$ and $1$, the root lies between $s - \lvert c\rvert$ and $s + \lvert c\rvert$. Halve it 60 times, all points at once. The test has far points too, and $c$ from $-0.99$ to $100$.
 #
 # <details><summary>"It works for one point, and fails for a batch"</summary>
 #
@@ -540,13 +541,13 @@ play(
 #
 # $$f(z) = z + \beta\, h(r)\, y .$$
 #
-# Turn the axes so that the first one points along $y$. A small step *across* $y$ leaves $r$ as it is, so it is scaled as $y$ is, by $1 + \beta h$. A step *along* $y$ changes $r$, and is scaled by the derivative of $r + \beta h(r)\, r$. In these axes $J$ is diagonal. The layer does not fold if $\beta > -\alpha$: for negative $\beta$ both factors are smallest at $r = 0$, where they are $1 + \beta/\alpha$. So each ray from $z_0$ goes to itself, and along it the distance always rises: no two points meet.
+# Turn the axes so that the first one points along $y$. A small step *across* $y$ leaves $r$ as it is, so it is scaled as $y$ is, by $1 + \beta h$. A step *along* $y$ changes $r$, and is scaled by the derivative of $r + \beta h(r)\, r$. In these axes $J$ is diagonal. The layer does not fold if $\beta > -\alpha$: for negative $\beta$ both factors are smallest at $r = 0$, where they are $1 + \beta/\alpha$; for positive $\beta$ both exceed 1. So each ray from $z_0$ goes to itself, and along it the distance always rises: no two points meet.
 #
 # **Sylvester.** $M$ planar layers in one: $f(z) = z + A\tanh(Bz + b)$, with $A$ of shape $D \times M$, $B$ of $M \times D$. *Sylvester's identity* gives its determinant,
 #
 # $$\det(I_D + A\,\Lambda B) = \det(I_M + \Lambda B A), \qquad \Lambda = \operatorname{diag}\tanh'(Bz + b),$$
 #
-# with $M = 1$ the lemma that you used. Van den Berg and others (2018) take $A = QR$ and $B = SQ^\top$, where $Q$ has orthonormal columns and $R$, $S$ are upper triangular. Then $BA = SQ^\top QR = SR$ is triangular: only a product along a diagonal is left. It cannot fold if $R_{ii}S_{ii} > -1$ for all $i$. A positive determinant alone would not prove that; section 2 does. Multiply $f(z) = y$ by $SQ^\top$ and add $b$:
+# with $M = 1$ the lemma that you used. Van den Berg and others (2018) take $A = QR$ and $B = SQ^\top$, where $Q$ has orthonormal columns and $R$, $S$ are upper triangular. Then $BA = SQ^\top QR = SR$ is triangular: only a product along a diagonal is left. It cannot fold if $R_{ii}S_{ii} > -1$ for all $i$. To see it, multiply $f(z) = y$ by $SQ^\top$ and add $b$:
 #
 # $$a + SR\tanh(a) = s, \qquad a = SQ^\top z + b, \quad s = SQ^\top y + b .$$
 #
@@ -621,7 +622,7 @@ check.values("planar.radial_layer", cases, brute_force)
 # %% nbgrader={"cell_type": "code", "checksum": "528a0507f548267a395154392eae1829", "grade": true, "grade_id": "radial_layer_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 # Hidden tests run here when your work is graded: 2 points.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "5c7a817112bc9d1dc6f17551541f4e30", "grade": false, "grade_id": "sylvester_log_det_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "51b9164648c2c6c5df80b8921e788899", "grade": false, "grade_id": "sylvester_log_det_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 5: one determinant, three prices
 #
 # difficulty 3 of 5 · importance 4 of 5 · 20 minutes · 3 points
@@ -634,7 +635,7 @@ check.values("planar.radial_layer", cases, brute_force)
 # | `"small"` | the determinant of $I_M + \Lambda B A$, with $BA = SQ^\top QR$ | $O(DM + M^3)$ |
 # | `"diagonal"` | $R$, $S$ and $\Lambda$ alone, believing that $Q^\top Q = I$ | $O(DM)$ |
 #
-# `torch.linalg.slogdet(matrices).logabsdet` takes matrices of shape `(..., n, n)`. The test also hands you a $Q$ whose columns are *not* orthonormal. Then the first two must still agree, and the third gives another number: that is what a false belief costs.
+# `torch.linalg.slogdet(matrices).logabsdet` takes matrices of shape `(..., n, n)`. The test also hands you a $Q$ whose columns are *not* orthonormal. Then the first two must still agree, and the third gives another number.
 #
 # <details><summary>"My three ways disagree although Q is orthonormal"</summary>
 #
@@ -757,14 +758,14 @@ between_walls = targets.integral(lambda z: log_target("U2", z), (-8, 8, -8, 8), 
 print(f"U2 between soft walls: {math.log(between_walls):.4f}, and by hand {LOG_Z['U2']:.4f}")
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "6bdd9cea00529fd0316b60232442d356", "grade": false, "grade_id": "below_zero_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "795e77ed847c811d29c1e3ca2ab2def2", "grade": false, "grade_id": "below_zero_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 6: the impossible divergence
 #
 # difficulty 2 of 5 · importance 5 of 5 · 8 minutes · 2 points
 #
-# Where $Z$ is known, an estimated KL convicts bugs: the true one is never below zero. Write the alarm. `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns three things: the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and the alarm, a bool (or a tensor of one): True if $\hat k < -4s$, and also if $\hat k$ is no number.
+# Where $Z$ is known, an estimated KL convicts bugs: the true one is never below zero. `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns three things: the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and the alarm, a bool (or a tensor of one): True if $\hat k < -4s$, and also if $\hat k$ is no number.
 #
-# After the test, six suspects meet *your* alarm. All but one are wrong: which pass?
+# After the test, six suspects meet *your* alarm. All but one are wrong. Guess first: which pass?
 #
 # <details><summary>"An estimate that is nan raises no alarm"</summary>
 #
@@ -786,7 +787,7 @@ def below_zero(log_q, log_p):
     return k, s, not bool(k >= -4 * s)
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "0d7bd07b4fdf51f3de985deaf15e41b5", "grade": true, "grade_id": "below_zero_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "d2f4597befbf0e342c621e4bfd88208d", "grade": true, "grade_id": "below_zero_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check below_zero: 2 points.
 import math
 
@@ -804,7 +805,8 @@ for n, dtype in [(400, torch.float64), (50, torch.float64), (1000, torch.float32
         for errors in (-20.0, -5.0, -3.0, 0.0, 3.0, 20.0):
             cases.append((log_p + size * (noise + errors / math.sqrt(n)), log_p))
 log_p = torch.zeros(10).double()
-cases.append((torch.where(torch.arange(10) == 3, torch.nan, log_p), log_p))
+broken, empty = (torch.where(torch.arange(10) == 3, bad, log_p) for bad in (torch.nan, -torch.inf))
+cases += [(broken, log_p), (log_p, broken), (empty, empty)]
 check.values("planar.below_zero", cases, kl_alarm, hidden=False)
 
 
@@ -841,24 +843,46 @@ truth = claims_where_folded(a - 3 * torch.tanh(a)).nansum(0)  # in one dimension
 kl, error, raised = alarm(base_log_density(a[:, None]) - (1 - 3 * tanh_slope(a)).abs().log(), truth.log())
 print(f"{'folds (c = -3)':40} {kl:7.3f} {error:7.3f}  {raised!s:6} none: it has no inverse")
 
+shifted = new_layers(16, seed=9)  # and the first layer moves everything by 3 to the right
+for part, first in zip(shifted, ([0.0, 1.0], [3.0, math.log(math.e - 1)], 6.0), strict=True):
+    part[0] = torch.tensor(first)
+flows = {
+    "start": as_flow(shifted),
+    "plain": as_flow(library_fit("U1", shifted, 300, 4e-2, faintest=1.0)),
+    "annealed": as_flow(library_fit("U1", shifted, 300, 4e-2)),
+}
+fig, axes = plots.figure(columns=3)
+print("\nReverse KL to U1, from one start above the right arc, 300 steps:")
+for ax, (name, flow) in zip(axes, flows.items(), strict=True):
+    plots.density(ax, flow.log_prob, (-6, 6, -6, 6), n=100)
+    ax.set(title=name, xlabel="z₁", ylabel="z₂")
+    with torch.no_grad():
+        ends = flow.bijection.inverse(z.float())[0]
+        kl = variational.kl_alarm(flow.log_prob(ends), log_target("U1", ends) - LOG_Z["U1"])[0]
+    print(f"{name:9} KL {kl:6.3f} nats, {(ends[:, 0] > 0).double().mean():.0%} of the draws on the right")
+plots.show(
+    fig,
+    alt="Three densities on the plane. The start: a blob around (3, 0). The plain fit: the right arc of U1 alone. The annealed fit, from the same start: both arcs.",
+)
+
 
 # %% [markdown]
-# The alarm is one-sided: a log-determinant that errs the other way passes. The mass, taken through the inverse, misses neither. (Had you pushed a grid forward and used your own log-determinant for its cell areas too, the bug would cancel and the mass be 1.)
+# The first KL is exactly zero: claim and truth are the same numbers. A layer that contracts has $\log\lvert\det J\rvert < 0$. Forget that, and $\log q$ comes out too low everywhere: a KL below zero. If it stretches, $\log q$ is too high, and the alarm is silent. The mass, taken through the inverse, misses neither.
 #
-# Reverse KL has a vice: where $q$ has no mass, nothing complains. If $q$ covers one of two equal arcs perfectly, $q = 2p$ there, and $\mathrm{KL} = \log 2 = 0.69$, with no slope towards the other arc. Even a share of 60% to 40% costs 0.02 nats only. The remedy is *annealing*: replace $\log\tilde p$ by $\beta\log\tilde p$, with $\beta$ rising from 0.01 to 1 during the first half of the steps. A faint target is a broad one, and $q$ spreads over all of it before it sharpens.
+# Reverse KL has a vice: where $q$ has no mass, nothing complains. Started above one arc, it may never find the other (the pictures). If $q$ covers one of two equal arcs perfectly, $q = 2p$ there, and $\mathrm{KL} = \log 2 = 0.69$, with no slope towards the other arc. Even a share of 60% to 40% costs 0.02 nats only. *Annealing* makes the start matter less: replace $\log\tilde p$ by $\beta\log\tilde p$, with $\beta$ rising from 0.01 to 1 during the first half of the steps. A faint target is a broad one, and $q$ spreads over all of it before it sharpens.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "78477503f7c26dcab86e1d9ab6e3d656", "grade": false, "grade_id": "fit_energy_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "3a7a602a52f35d3922b3a828ddc03f7f", "grade": false, "grade_id": "fit_energy_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 7: bend a Gaussian
 #
 # difficulty 4 of 5 · importance 5 of 5 · 25 minutes · 3 points
 #
 # Write `fit_energy(energy, layers, steps, rate)`. `energy` is `"U1"` or `"U2"`, for `log_target(energy, z)`. `layers` is a triple `(w, u, b)` of shapes `(K, 2)`, `(K, 2)`, `(K,)`, the first layer first; each bends with $\hat u$, from `constrain(w, u)`. Return the trained triple, with the free $u$, detached; what came in stays as it was.
 #
-# Use Adam on 256 fresh draws of $q_0$ a step. ($\mathbb{E}\log q_0(z_0)$ is constant: the loss may do without it.) In step $k$ the step size is `rate * (1 - k / steps)`, and `beta = min(1.0, 0.01 + 2 * k / steps)`. The check starts above *one* arc, takes 400 steps, and wants a KL below 0.25 nats on fresh draws: without annealing it stays near 0.69.
+# Use Adam on 256 fresh draws of $q_0$ a step. ($\mathbb{E}\log q_0(z_0)$ is constant: the loss may do without it.) In step $k$ the step size is `rate * (1 - k / steps)`, and `beta = min(1.0, 0.01 + 2 * k / steps)`. The check starts above *one* arc, takes 300 steps, and wants a KL below 0.6 nats on fresh draws: without annealing it stays near 0.7.
 #
 # <details><summary>"All my draws end up on one spot"</summary>
 #
-# Which term rewards $q$ for being spread out, and has it the right sign? The bracket above holds it.
+# Which term rewards $q$ for being spread out, and has it the right sign?
 #
 # </details>
 # <details><summary>"It says: no gradient, a tensor changed in place, or backward through the graph a second time"</summary>
@@ -866,7 +890,7 @@ print(f"{'folds (c = -3)':40} {kl:7.3f} {error:7.3f}  {raised!s:6} none: it has 
 # `w = w.clone().requires_grad_()` is a leaf of your own: Adam moves it, and you return it. Compute $\hat u$ from it anew in every step.
 #
 # </details>
-# <details><summary>"The KL stays near 0.69"</summary>
+# <details><summary>"The KL stays near 0.7"</summary>
 #
 # One arc was never found. Print $\beta$: does it start small, and does it multiply the target alone?
 #
@@ -898,7 +922,7 @@ def fit_energy(energy, layers, steps, rate):
     return w.detach(), u.detach(), b.detach()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "3344e57b8327030fc9f8eb1c3add4c95", "grade": true, "grade_id": "fit_energy_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "4ab0473f5d4a8b7764c75f7aed2dc058", "grade": true, "grade_id": "fit_energy_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check fit_energy: 1 point.
 import math
 
@@ -955,15 +979,15 @@ def judge(returned, energy, layers, steps, rate):
     on_the_right = (z[:, 0] > 0).double().mean()
     if energy == "U2" and not kl <= 2.5:
         return f"With U1 all is well; in {steps} steps from rest the KL to U2 is still {kl:.2g} nats."
-    if energy == "U1" and not kl <= 0.25:
+    if energy == "U1" and not kl <= 0.6:
         return (
-            f"On fresh draws the KL is {kl:.2g} nats, and 0.25 would do; {on_the_right:.0%} of the draws lie on the right. "
+            f"On fresh draws the KL is {kl:.2g} nats, and 0.6 would do; {on_the_right:.0%} of the draws lie on the right. "
             "Does the loss fall? Does the step size? Does each step draw anew? "
             "Does the sum hold the log-determinants of all layers?"
         )
 
 
-cases = [("U1", start(24, 0, 2.0), 400, 5e-2), ("U2", start(8, 1, 0.0), 60, 5e-2)]
+cases = [("U1", start(16, 9, 3.0), 300, 4e-2), ("U2", start(8, 1, 0.0), 60, 5e-2)]
 check.that("planar.fit_energy", judge, cases)
 
 # %% nbgrader={"cell_type": "code", "checksum": "f6cd147604405b78679ed0926e8d85d8", "grade": true, "grade_id": "fit_energy_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
@@ -991,7 +1015,7 @@ def log_prob(bends, z):
     return base_log_density(z) - total
 
 
-print("Two fits of 1,000 steps each: some twenty seconds.")
+print("Two fits of 1,000 steps each: half a minute to a minute.")
 trained, results = {}, {}
 cloud = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 fig, axes = plots.figure(rows=1, columns=4, width=9.0, height=2.6)
@@ -1013,16 +1037,19 @@ for energy, pair in zip(("U1", "U2"), axes.reshape(2, 2), strict=True):
         "target": lambda z, energy=energy: log_target(energy, z) - LOG_Z[energy],
         "yours": partial(log_prob, bends),
     }
+    images = []
     for ax, (name, log_density) in zip(pair, shown.items(), strict=True):
-        plots.density(
-            ax, lambda z, f=log_density: f(torch.as_tensor(z)), window, n=100, vmin=0, vmax=peak_of(energy)
-        )
+        images.append(plots.density(ax, lambda z, f=log_density: f(torch.as_tensor(z)), window, n=100))
         ax.set(title=f"{energy}: {name}", xlabel="z₁", ylabel="z₂")
+    one_scale(images)
 plots.show(
     fig,
     alt="Four densities, each pair on one colour scale: the two arcs of U1 and the flow's, nearly alike; the two waves of U2 between its walls and the flow's, nearly alike.",
 )
-print("Now drag the number of bends: at which of them is the cloud cut in two?")
+print(
+    "Now drag the number of bends. With U1: which of them tear (w·u > 0.5)? "
+    "Is the gap the work of one bend, or of several? With U2, is anything cut?"
+)
 
 
 def draw_steps(scene, energy, step):
@@ -1050,7 +1077,7 @@ play(draw_steps, energy=choice(["U1", "U2"], label="target"), step=slider(0, 32,
 #
 # - A planar layer is the identity plus rank one: its determinant is $1 + \tanh'(a)\, w^\top u$, in $O(D)$. Radial layers have $D - 1$ factors of one kind and one of another; Sylvester's identity trades $D \times D$ for $M \times M$.
 # - It folds when $w^\top u < -1$; $\hat u$ makes that impossible. Its inverse is one scalar root a point.
-# - Reverse KL needs the target up to a constant, and draws of the model. It loses arcs, at a price of $\log 2$, unless annealed. If it falls below zero, look for a bug.
+# - Reverse KL needs the target up to a constant, and draws of the model. Started above one arc it may never find the other, at a price of $\log 2$; annealing makes the start matter less. If it falls below zero, look for a bug.
 #
 # So you bend a Gaussian into a target by minimizing a mean over your own draws. One bend touches one direction, and its ridge runs along a whole hyperplane: two dimensions took 32 of them. A thousand ask for other layers.
 #
@@ -1071,7 +1098,7 @@ play(draw_steps, energy=choice(["U1", "U2"], label="target"), step=slider(0, 32,
 #
 # **Further reading.** Rezende and Mohamed, *Variational inference with normalizing flows* (2015): these layers, their constraints and the four energies. Van den Berg, Hasenclever, Tomczak and Welling, *Sylvester normalizing flows for variational inference* (2018). Kong and Chaudhuri, *The expressive power of a class of normalizing flow models* (2020): what such layers cannot reach.
 #
-# **What it costs.** The inverse of a planar layer is the forward map and one root, whose number of steps does not depend on the dimension $D$.
+# **What it costs.** The inverse of a planar layer is the forward map and one root, whatever $D$ is.
 
 # %% tags=["show", "hide-input"]
 from flowkit.lab import costs

@@ -464,3 +464,16 @@ def test_an_annealed_fit_lowers_the_divergence_and_draws_from_a_stream_of_its_ow
     annealed_fit(flow, ENERGIES["U1"].log_prob, 40, 0.1)
     assert torch.equal(state, torch.get_rng_state())
     assert reverse_kl(flow, ENERGIES["U1"].log_prob, 2000).item() < before / 2
+
+
+@pytest.mark.parametrize(("faintest", "betas"), [(0.25, [0.25, 0.75, 1, 1]), (1.0, [1, 1, 1, 1])])
+def test_an_annealed_fit_begins_as_faint_as_it_is_told(faintest, betas):
+    seen = []
+
+    def log_density(z):
+        value = -z.square().sum(-1)
+        value.register_hook(lambda slope: seen.append(-slope.sum().item()))  # of the mean of -beta value
+        return value
+
+    annealed_fit(Flow(StandardNormal(2), Inverse(Planar(2))), log_density, 4, 0.1, faintest=faintest)
+    assert seen == pytest.approx(betas)

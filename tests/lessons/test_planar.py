@@ -45,11 +45,11 @@ def kl_to_u1(page, layers):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [0, 9])
 def test_from_above_one_arc_annealing_finds_the_other_and_nothing_else_does(page, seed):
-    layers = page.start(24, seed, 2.0)
-    assert kl_to_u1(page, page.fit_energy("U1", layers, 400, 5e-2)) < 0.25
-    assert kl_to_u1(page, not_annealed("U1", layers, 400, 5e-2)) == pytest.approx(math.log(2), abs=0.1)
+    layers = page.start(16, seed, 3.0)  # over 96 draws each: 0.06 to 0.27 annealed, 0.70 to 0.74 without
+    assert kl_to_u1(page, page.fit_energy("U1", layers, 300, 4e-2)) < 0.45
+    assert kl_to_u1(page, not_annealed("U1", layers, 300, 4e-2)) == pytest.approx(0.7, abs=0.05)
 
 
 @pytest.mark.slow
@@ -83,8 +83,8 @@ def test_the_claims_of_a_fold_add_up_to_its_density(page):
 
 @pytest.mark.slow
 def test_a_distance_of_2_3_tells_a_base_density_that_is_taken_at_the_wrong_end(page):
-    layers = page.start(24, 0, 2.0)
-    assert not lies_too_far_out(page.fit_energy("U1", layers, 400, 5e-2), "U1")
+    layers = page.start(16, 9, 3.0)
+    assert not lies_too_far_out(page.fit_energy("U1", layers, 300, 4e-2), "U1")
     exact = page.targets.grid((-4, 4, -4, 4), 200)[0]
     weights = ENERGIES["U1"].log_prob(exact).exp()
     assert (exact.norm(dim=-1) * weights).sum() / weights.sum() == pytest.approx(2.14, abs=0.01)
