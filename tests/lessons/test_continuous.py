@@ -75,3 +75,24 @@ def test_the_variances_of_both_kinds_of_probes(page):
         estimates = page.divergence(linear, 0.0, x, probes)
         assert estimates.mean() == pytest.approx(A.trace().item(), abs=0.05)
         assert estimates.var() == pytest.approx(variance, rel=0.03)
+
+
+@pytest.mark.slow
+def test_redrawn_noise_spreads_less_and_does_not_cancel_on_the_way_back(page):
+    torch.manual_seed(0)
+    net = page.mlp_weights(4, 3, (8,), 3, False, torch.float64)
+    x, kept = torch.randn(3).double().expand(2000, 3), torch.randn(1, 2000, 3).double().sign()
+
+    def log_det(start, t0, t1, redrawn):
+        def slope(t, state):
+            probes = torch.randn_like(kept).sign() if redrawn else kept
+            return page.apply_field(net, t, state[0]), page.divergence(net, t, state[0], probes)
+
+        return page.integrate(slope, (start, torch.zeros(2000).double()), t0, t1, 10)
+
+    ends = {redrawn: log_det(x, 0.0, 1.0, redrawn) for redrawn in (False, True)}
+    (z, fixed), (_, shaken) = ends[False], ends[True]
+    assert shaken.mean() == pytest.approx(fixed.mean().item(), abs=5 * fixed.std().item() / 2000**0.5)
+    assert shaken.std() < fixed.std() / 3
+    assert (log_det(z, 1.0, 0.0, False)[1] + fixed).abs().max() < 1e-4
+    assert (log_det(z, 1.0, 0.0, True)[1] + shaken).abs().max() > 0.1
