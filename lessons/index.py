@@ -56,7 +56,7 @@ plots.show(
 # | [07 Planar, radial and Sylvester flows](07_planar/planar.ipynb) | You know a density only up to a constant, and have no data. How do you bend a Gaussian into it? | 145 | 20 | Change of variables, Determinants |
 # | [08 Coupling flows](08_coupling/coupling.ipynb) | How can a neural network take part in a map that must be invertible, with a determinant that costs nothing? | 120 | 20 | Change of variables, Determinants |
 # | [11 Autoregressive flows](11_autoregressive/autoregressive.ipynb) | Take one variable at a time, each given those before it. What do you gain, what do you pay, and does the order matter? | 120 | 20 | Change of variables, Coupling flows |
-# | [17 Continuous flows](17_continuous/continuous.ipynb) | Let points drift along a field instead of passing through layers. What becomes of the determinant, and of the demand that the map can be inverted? | 120 | 20 | Change of variables, Determinants, Coupling flows |
+# | [17 Continuous flows](17_continuous/continuous.ipynb) | Let points drift along a field instead of passing through layers. What becomes of the determinant, and of the demand that the map can be inverted? | 135 | 20 | Change of variables, Determinants, Coupling flows |
 #
 # **For whom.** You have written some Python, and know derivatives, matrices and what a probability density is. NumPy and
 # PyTorch you can learn on the way. A laptop is enough: two cores, 2 GB of memory, no graphics card and, once the course is
