@@ -276,7 +276,7 @@ def _missing(name: str) -> str:
 
 def _has_no_body(found: Any) -> bool:
     """Whether a plain function does nothing at all: `...`, `pass`, or a docstring. All else is opaque."""
-    if not isinstance(found, types.FunctionType):
+    if not isinstance(found, types.FunctionType) or found.__code__.co_names:  # to ask for names is quick
         return False
     does_nothing = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST", "CACHE"}
     steps = list(dis.get_instructions(found))

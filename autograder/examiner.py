@@ -49,7 +49,9 @@ def main(descriptor: int, settings: dict) -> None:
         confine.require_one_thread()
         wire.send(pipe, wire.pack({"ready": True}))
         while True:
-            with student.start() as started:  # the student's next process gets ready while nobody waits for it
+            with (
+                student.start() as started
+            ):  # the student's next process gets ready while nobody waits for it
                 request = wire.unpack(wire.receive(pipe))
                 child = os.fork()
                 if child == 0:

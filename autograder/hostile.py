@@ -539,8 +539,8 @@ def _tasks(process):
 def _left(before: set[int], usual: int) -> bool:
     """Whether there are more processes than usual. If so, those that were not there before are killed.
 
-    What is on its way out, as the process that a submission had, gets half a second for it. The one that waits
-    for the next submission has taken the place of another.
+    What is on its way out, as the process that a submission had, gets half a second for it. The one that
+    waits for the next submission has taken the place of another.
     """
     until = time.monotonic() + 0.5
     while (more := len(_alive()) > usual) and time.monotonic() < until:

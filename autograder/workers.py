@@ -72,7 +72,7 @@ def examine(engine: Engine, job: Job) -> tuple[Result, str]:
         work = Mended(job.student, job.lesson, job.topic, mended, job.seed)
         result.checks, notebook = engine.grade(work)
     result.seconds = time.monotonic() - began
-    return result, nbformat.writes(nbformat.from_dict(notebook))
+    return result, nbformat.writes(nbformat.from_dict(notebook), indent=None)  # indents take long
 
 
 def _doubts(mended):

@@ -111,7 +111,7 @@ for ax, title in zip(axes, panels, strict=True):
     ax.set(title=title, xlabel="z₁", ylabel="z₂")
 plots.show(
     fig,
-    alt="Three densities on the plane. Left: two arcs that open towards each other, around (-2, 0) and (2, 0). Middle: a round Gaussian. Right: two arcs again, nearly those of the left.",
+    alt="Three densities on the plane. Left: two arcs that open towards each other, around (-2, 0) and (2, 0). Middle: a round Gaussian. Right: two arcs again, near those of the left, with a higher peak.",
 )
 with torch.no_grad():
     z = flow.bijection.inverse(torch.randn(20_000, 2, generator=torch.Generator().manual_seed(1)))[0]
@@ -362,7 +362,7 @@ plots.show(
 #
 # $$w^\top \hat u = m(w^\top u), \qquad m(c) = c_{\min} + \log(1 + e^{c}),$$
 #
-# above your bound for every $c$. Find the number $t$ with $\hat u = u + t\,w$, and write `constrain(w, u)`. Both have shape `(..., D)`, a vector for each layer, and so has the result. So $w = (2, 0)$ and $u = (0, 5)$ give $\hat u = (-0.153, 5)$. It must stay finite for $w^\top u$ between $-1000$ and $1000$.
+# above your bound for every $c$. Find the number $t$ with $\hat u = u + t\,w$, and write `constrain(w, u)`. Both have shape `(..., D)`, a vector for each layer, and so has the result. For $w = (2, 0)$ and $u = (0, 5)$, $\hat u = (-0.153, 5)$. It must stay finite for $w^\top u$ between $-1000$ and $1000$.
 #
 # <details><summary>"It is right while w has length 1"</summary>
 #
@@ -873,7 +873,7 @@ between_walls = targets.integral(lambda z: log_target("U2", z), (-8, 8, -8, 8), 
 print(f"U2 between soft walls: {math.log(between_walls):.4f}, and by hand {LOG_Z['U2']:.4f}")
 
 # %% [markdown] exercise="below_zero" title="the impossible divergence" difficulty=2 importance=5 minutes=8
-# Where $Z$ is known, an estimated KL convicts bugs: the true one is never below zero. `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns three things: the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and the alarm, a bool (or a tensor of one): True if $\hat k < -4s$, and also if $\hat k$ is no number.
+# Where $Z$ is known, an estimated KL convicts bugs: the true one is never below zero. Write the alarm: `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and the alarm, a bool: True if $\hat k < -4s$, and also if $\hat k$ is no number.
 #
 # After the test, six suspects meet *your* alarm. All but one are wrong. Guess first: which pass?
 #
@@ -964,14 +964,16 @@ flows = {
     "annealed": as_flow(library_fit("U1", shifted, 300, 4e-2)),
 }
 fig, axes = plots.figure(columns=3)
+images = []
 print("\nReverse KL to U1, from one start above the right arc, 300 steps:")
 for ax, (name, flow) in zip(axes, flows.items(), strict=True):
-    plots.density(ax, flow.log_prob, (-6, 6, -6, 6), n=100)
+    images.append(plots.density(ax, flow.log_prob, (-4, 6, -4, 4), n=100))
     ax.set(title=name, xlabel="z₁", ylabel="z₂")
     with torch.no_grad():
         ends = flow.bijection.inverse(z.float())[0]
         kl = variational.kl_alarm(flow.log_prob(ends), log_target("U1", ends) - LOG_Z["U1"])[0]
     print(f"{name:9} KL {kl:6.3f} nats, {(ends[:, 0] > 0).double().mean():.0%} of the draws on the right")
+one_scale(images)
 plots.show(
     fig,
     alt="Three densities on the plane. The start: a blob around (3, 0). The plain fit: the right arc of U1 alone. The annealed fit, from the same start: both arcs.",

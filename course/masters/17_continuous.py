@@ -873,7 +873,7 @@ def solve(points, start, end, draw):
             else hutchinson_divergence(field, t, state[0], probes)
         )
 
-    return integrate(slope, (points, torch.zeros_like(points[..., 0])), start, end, 10)
+    return integrate(slope, (points, torch.zeros_like(points[..., 0])), start, end, 6)
 
 
 def runs(noise, redrawn=False):

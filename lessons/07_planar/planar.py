@@ -113,7 +113,7 @@ for ax, title in zip(axes, panels, strict=True):
     ax.set(title=title, xlabel="z₁", ylabel="z₂")
 plots.show(
     fig,
-    alt="Three densities on the plane. Left: two arcs that open towards each other, around (-2, 0) and (2, 0). Middle: a round Gaussian. Right: two arcs again, nearly those of the left.",
+    alt="Three densities on the plane. Left: two arcs that open towards each other, around (-2, 0) and (2, 0). Middle: a round Gaussian. Right: two arcs again, near those of the left, with a higher peak.",
 )
 with torch.no_grad():
     z = flow.bijection.inverse(torch.randn(20_000, 2, generator=torch.Generator().manual_seed(1)))[0]
@@ -336,7 +336,7 @@ plots.show(
 )
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "5ba4b5180c0186f9d6991a7dbada0bc9", "grade": false, "grade_id": "constrain_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "72d7355128c83e830fd19dfc066b782e", "grade": false, "grade_id": "constrain_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 2: no folds
 #
 # difficulty 3 of 5 · importance 5 of 5 · 15 minutes · 3 points
@@ -347,7 +347,7 @@ plots.show(
 #
 # $$w^\top \hat u = m(w^\top u), \qquad m(c) = c_{\min} + \log(1 + e^{c}),$$
 #
-# above your bound for every $c$. Find the number $t$ with $\hat u = u + t\,w$, and write `constrain(w, u)`. Both have shape `(..., D)`, a vector for each layer, and so has the result. So $w = (2, 0)$ and $u = (0, 5)$ give $\hat u = (-0.153, 5)$. It must stay finite for $w^\top u$ between $-1000$ and $1000$.
+# above your bound for every $c$. Find the number $t$ with $\hat u = u + t\,w$, and write `constrain(w, u)`. Both have shape `(..., D)`, a vector for each layer, and so has the result. For $w = (2, 0)$ and $u = (0, 5)$, $\hat u = (-0.153, 5)$. It must stay finite for $w^\top u$ between $-1000$ and $1000$.
 #
 # <details><summary>"It is right while w has length 1"</summary>
 #
@@ -739,12 +739,12 @@ between_walls = targets.integral(lambda z: log_target("U2", z), (-8, 8, -8, 8), 
 print(f"U2 between soft walls: {math.log(between_walls):.4f}, and by hand {LOG_Z['U2']:.4f}")
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "795e77ed847c811d29c1e3ca2ab2def2", "grade": false, "grade_id": "below_zero_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "428004f20c818eedcd0b2a54c3191c28", "grade": false, "grade_id": "below_zero_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 6: the impossible divergence
 #
 # difficulty 2 of 5 · importance 5 of 5 · 8 minutes · 2 points
 #
-# Where $Z$ is known, an estimated KL convicts bugs: the true one is never below zero. `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns three things: the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and the alarm, a bool (or a tensor of one): True if $\hat k < -4s$, and also if $\hat k$ is no number.
+# Where $Z$ is known, an estimated KL convicts bugs: the true one is never below zero. Write the alarm: `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and the alarm, a bool: True if $\hat k < -4s$, and also if $\hat k$ is no number.
 #
 # After the test, six suspects meet *your* alarm. All but one are wrong. Guess first: which pass?
 #
@@ -831,14 +831,16 @@ flows = {
     "annealed": as_flow(library_fit("U1", shifted, 300, 4e-2)),
 }
 fig, axes = plots.figure(columns=3)
+images = []
 print("\nReverse KL to U1, from one start above the right arc, 300 steps:")
 for ax, (name, flow) in zip(axes, flows.items(), strict=True):
-    plots.density(ax, flow.log_prob, (-6, 6, -6, 6), n=100)
+    images.append(plots.density(ax, flow.log_prob, (-4, 6, -4, 4), n=100))
     ax.set(title=name, xlabel="z₁", ylabel="z₂")
     with torch.no_grad():
         ends = flow.bijection.inverse(z.float())[0]
         kl = variational.kl_alarm(flow.log_prob(ends), log_target("U1", ends) - LOG_Z["U1"])[0]
     print(f"{name:9} KL {kl:6.3f} nats, {(ends[:, 0] > 0).double().mean():.0%} of the draws on the right")
+one_scale(images)
 plots.show(
     fig,
     alt="Three densities on the plane. The start: a blob around (3, 0). The plain fit: the right arc of U1 alone. The annealed fit, from the same start: both arcs.",
