@@ -383,7 +383,7 @@ for D in (16, 64, 256):
 #
 # $$e^\top A\,e = \sum_i S_{ii}\,e_i^2 + 2 \sum_{i<j} S_{ij}\,e_i e_j .$$
 #
-# Each $e_i e_j$ has variance 1, and $4\sum_{i<j} = 2\sum_{i\ne j}$: signs, which square to 1, have the variance $2\sum_{i \ne j} S_{ij}^2$. A Gaussian $e_i^2$ has variance 2, which adds $2\sum_i S_{ii}^2$. The mean of K probes has a K-th of either.
+# Each $e_i e_j$ with $i \ne j$ has variance 1, and $4\sum_{i<j} = 2\sum_{i\ne j}$: signs, which square to 1, have the variance $2\sum_{i \ne j} S_{ij}^2$. A Gaussian $e_i^2$ has variance 2, which adds $2\sum_i S_{ii}^2$. The mean of K probes has a K-th of either.
 #
 # And the prices: the Jacobian takes the same $D$ products as its exact trace. Up to $D = 64$ the determinant is hardly seen: the products are the price, and one probe takes one.
 
@@ -1083,11 +1083,11 @@ check.values("continuous.matching_loss", cases, reference)
 # - `how="likelihood"`: minus the mean log-likelihood, by a solve in 4 steps of RK4 from $t = 0$ to 1, with the exact trace;
 # - `how="matching"`: the matching loss, with fresh $z$ and $t$ in every step.
 #
-# Your own `transport` and `matching_loss` do the work. The check gives likelihood 40 steps and matching 500, after which unseen moons should come within 0.35 nats of the entropy. The next cell compares: it may take a minute.
+# Your own `transport` and `matching_loss` do the work. The check tests these rules, then gives likelihood 40 steps and matching 500, after which unseen moons should come within 0.35 nats of the entropy. The next cell compares: it may take a minute.
 #
 # <details><summary>"My later steps used the noise of the first"</summary>
 #
-# What is drawn above the loop is drawn once.
+# How often does the line run that draws it?
 #
 # </details>
 # <details><summary>A template</summary>

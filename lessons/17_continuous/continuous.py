@@ -348,7 +348,7 @@ for D in (16, 64, 256):
 #
 # $$e^\top A\,e = \sum_i S_{ii}\,e_i^2 + 2 \sum_{i<j} S_{ij}\,e_i e_j .$$
 #
-# Each $e_i e_j$ has variance 1, and $4\sum_{i<j} = 2\sum_{i\ne j}$: signs, which square to 1, have the variance $2\sum_{i \ne j} S_{ij}^2$. A Gaussian $e_i^2$ has variance 2, which adds $2\sum_i S_{ii}^2$. The mean of K probes has a K-th of either.
+# Each $e_i e_j$ with $i \ne j$ has variance 1, and $4\sum_{i<j} = 2\sum_{i\ne j}$: signs, which square to 1, have the variance $2\sum_{i \ne j} S_{ij}^2$. A Gaussian $e_i^2$ has variance 2, which adds $2\sum_i S_{ii}^2$. The mean of K probes has a K-th of either.
 #
 # And the prices: the Jacobian takes the same $D$ products as its exact trace. Up to $D = 64$ the determinant is hardly seen: the products are the price, and one probe takes one.
 
@@ -727,7 +727,7 @@ def inspect_runs(x, back, jacobian, log_dets, log_dets_back):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "b395a5285967c439b5c08d5ff85e2b31", "grade": true, "grade_id": "inspect_runs_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "22c8638bde3ea2875ac347fd859ab6d1", "grade": true, "grade_id": "inspect_runs_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check inspect_runs: 1 point.
 import torch
 from autograder import check
@@ -759,7 +759,7 @@ def solve(points, start, end, draw):
             else hutchinson_divergence(field, t, state[0], probes)
         )
 
-    return integrate(slope, (points, torch.zeros_like(points[..., 0])), start, end, 10)
+    return integrate(slope, (points, torch.zeros_like(points[..., 0])), start, end, 6)
 
 
 def runs(noise, redrawn=False):
@@ -913,7 +913,7 @@ check.values("continuous.matching_loss", cases, pair_by_pair)
 # %% nbgrader={"cell_type": "code", "checksum": "896fd1904ba583b820b7d6d2a4f9619d", "grade": true, "grade_id": "matching_loss_hidden", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Hidden tests run here when your work is graded: 1 point.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "409fe77298bd52397996ca9a3b2f53b3", "grade": false, "grade_id": "fit_cnf_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "922b4ed4ec068c52a5cdedfb6b12571a", "grade": false, "grade_id": "fit_cnf_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 7: the same density, twice
 #
 # difficulty 4 of 5 · importance 5 of 5 · 25 minutes · 3 points
@@ -925,11 +925,11 @@ check.values("continuous.matching_loss", cases, pair_by_pair)
 # - `how="likelihood"`: minus the mean log-likelihood, by a solve in 4 steps of RK4 from $t = 0$ to 1, with the exact trace;
 # - `how="matching"`: the matching loss, with fresh $z$ and $t$ in every step.
 #
-# Your own `transport` and `matching_loss` do the work. The check gives likelihood 40 steps and matching 500, after which unseen moons should come within 0.35 nats of the entropy. The next cell compares: it may take a minute.
+# Your own `transport` and `matching_loss` do the work. The check tests these rules, then gives likelihood 40 steps and matching 500, after which unseen moons should come within 0.35 nats of the entropy. The next cell compares: it may take a minute.
 #
 # <details><summary>"My later steps used the noise of the first"</summary>
 #
-# What is drawn above the loop is drawn once.
+# How often does the line run that draws it?
 #
 # </details>
 # <details><summary>A template</summary>
