@@ -19,8 +19,6 @@ from importlib import import_module, metadata
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-import nbformat
-
 from autograder import rules, submission
 from autograder.engine import UNTOUCHED, Check, Engine, EngineFailure, Mended, Result
 
@@ -72,7 +70,7 @@ def examine(engine: Engine, job: Job) -> tuple[Result, str]:
         work = Mended(job.student, job.lesson, job.topic, mended, job.seed)
         result.checks, notebook = engine.grade(work)
     result.seconds = time.monotonic() - began
-    return result, nbformat.writes(nbformat.from_dict(notebook), indent=None)  # indents take long
+    return result, json.dumps(notebook, ensure_ascii=False)  # nbformat's writer copies and indents
 
 
 def _doubts(mended):
