@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Continuous flows
 #
-# Below, a network says at each point of the plane and each time which way to go, and how fast. Who follows it from two moons at time 0 ends at time 1 in roughly a round Gaussian, but for a seam that its 1,500 training steps left open; who follows it backwards, from noise, ends in the moons. No mask, no triangular Jacobian, and nobody ever takes a determinant.
+# Below, a network says at each point of the plane and each time which way to go, and how fast. Who follows it from two moons at time 0 ends at time 1 in roughly a round Gaussian, but for a seam that its 1,500 training steps left open; who follows it backwards, from noise, ends in the moons. No mask, no triangular Jacobian, and nobody takes a determinant.
 #
 # **Let points drift along a field instead of passing through layers. What becomes of the determinant, and of the demand that the map can be inverted?**
 #
@@ -1083,7 +1083,7 @@ check.values("continuous.matching_loss", cases, reference)
 # - `how="likelihood"`: minus the mean log-likelihood, by a solve in 4 steps of RK4 from $t = 0$ to 1, with the exact trace;
 # - `how="matching"`: the matching loss, with fresh $z$ and $t$ in every step.
 #
-# Your own `transport` and `matching_loss` do the work. The check tests these rules, then gives likelihood 40 steps and matching 500, after which unseen moons should come within 0.35 nats of the entropy. The next cell compares: it may take a minute.
+# Your own `transport` and `matching_loss` do the work. The check tests these rules, then gives likelihood 40 steps and matching 500, after which unseen moons should come within 0.35 nats of the entropy. The next cell compares, in about a minute.
 #
 # <details><summary>"My later steps used the noise of the first"</summary>
 #

@@ -3,7 +3,7 @@
 #
 # Lesson 17 · 135 minutes · 20 points · first: [Change of variables](../02_change_of_variables/change_of_variables.ipynb) and [Determinants](../04_determinants/determinants.ipynb) and [Coupling flows](../08_coupling/coupling.ipynb)
 #
-# Below, a network says at each point of the plane and each time which way to go, and how fast. Who follows it from two moons at time 0 ends at time 1 in roughly a round Gaussian, but for a seam that its 1,500 training steps left open; who follows it backwards, from noise, ends in the moons. No mask, no triangular Jacobian, and nobody ever takes a determinant.
+# Below, a network says at each point of the plane and each time which way to go, and how fast. Who follows it from two moons at time 0 ends at time 1 in roughly a round Gaussian, but for a seam that its 1,500 training steps left open; who follows it backwards, from noise, ends in the moons. No mask, no triangular Jacobian, and nobody takes a determinant.
 #
 # **Let points drift along a field instead of passing through layers. What becomes of the determinant, and of the demand that the map can be inverted?**
 #
@@ -913,7 +913,7 @@ check.values("continuous.matching_loss", cases, pair_by_pair)
 # %% nbgrader={"cell_type": "code", "checksum": "896fd1904ba583b820b7d6d2a4f9619d", "grade": true, "grade_id": "matching_loss_hidden", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Hidden tests run here when your work is graded: 1 point.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "922b4ed4ec068c52a5cdedfb6b12571a", "grade": false, "grade_id": "fit_cnf_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "b22ce314e1dc6d2f1d78af59f9a723d7", "grade": false, "grade_id": "fit_cnf_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 7: the same density, twice
 #
 # difficulty 4 of 5 · importance 5 of 5 · 25 minutes · 3 points
@@ -925,7 +925,7 @@ check.values("continuous.matching_loss", cases, pair_by_pair)
 # - `how="likelihood"`: minus the mean log-likelihood, by a solve in 4 steps of RK4 from $t = 0$ to 1, with the exact trace;
 # - `how="matching"`: the matching loss, with fresh $z$ and $t$ in every step.
 #
-# Your own `transport` and `matching_loss` do the work. The check tests these rules, then gives likelihood 40 steps and matching 500, after which unseen moons should come within 0.35 nats of the entropy. The next cell compares: it may take a minute.
+# Your own `transport` and `matching_loss` do the work. The check tests these rules, then gives likelihood 40 steps and matching 500, after which unseen moons should come within 0.35 nats of the entropy. The next cell compares, in about a minute.
 #
 # <details><summary>"My later steps used the noise of the first"</summary>
 #
