@@ -758,12 +758,12 @@ between_walls = targets.integral(lambda z: log_target("U2", z), (-8, 8, -8, 8), 
 print(f"U2 between soft walls: {math.log(between_walls):.4f}, and by hand {LOG_Z['U2']:.4f}")
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "428004f20c818eedcd0b2a54c3191c28", "grade": false, "grade_id": "below_zero_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "4d8be906a7453f9c3b7e2e45ce4bc1d9", "grade": false, "grade_id": "below_zero_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 6: the impossible divergence
 #
 # difficulty 2 of 5 · importance 5 of 5 · 8 minutes · 2 points
 #
-# Where $Z$ is known, an estimated KL convicts bugs: the true one is never below zero. Write the alarm: `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and the alarm, a bool: True if $\hat k < -4s$, and also if $\hat k$ is no number.
+# Where $Z$ is known, an estimated KL convicts bugs: the true one is never below zero. Write the alarm: `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and the alarm, a bool (or a tensor of one): True if $\hat k < -4s$, and also if $\hat k$ is no number.
 #
 # After the test, six suspects meet *your* alarm. All but one are wrong. Guess first: which pass?
 #
