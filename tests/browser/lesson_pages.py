@@ -61,14 +61,23 @@ class LessonPage:
         expect(self.prompt(what)).to_have_text(DONE, timeout=PATIENCE)
 
     def walk(self, start):
-        """Shift+Enter from a cell to the last one, as in reading: a cell that fails does not hold it up."""
+        """Shift+Enter from a cell to the last one, as in reading: a cell that fails does not hold it up.
+
+        What is sent before a cell has failed is not run, so each is waited for; a folded check has no prompt,
+        and has ended when it says something.
+        """
         self.select(start)
         for number in range(start, len(self.cells)):
             self.page.keyboard.press("Shift+Enter")
             expect(self.cell(number + 1)).to_contain_class("jp-mod-active")
-            folded = not self.prompt(number).count()
-            if self.cells[number].cell_type == "code" and not folded:
+            cell = self.cells[number]
+            if cell.cell_type != "code":
+                continue
+            if self.prompt(number).count():
                 expect(self.prompt(number)).to_have_text(DONE, timeout=PATIENCE)
+            elif cell.metadata.get("nbgrader", {}).get("grade"):
+                said = self.output(number).locator(".jp-OutputArea-child").first
+                expect(said).to_be_attached(timeout=PATIENCE)
 
     def check(self, exercise):
         """Runs an answer and then its check as students do: Shift+Enter, Shift+Enter."""
