@@ -30,17 +30,22 @@ def low_rank_solve(log_diagonal: Tensor, u: Tensor, v: Tensor, y: Tensor) -> Ten
     """x with (S + U V') x = y for each point, by Woodbury's identity: y and x are (..., D).
 
     log_diagonal s: (D,), S = diag(exp(s)); u and v: (D, r). Cost: O(D r^2 + r^3) once and O(D r) a point.
-    Where the diagonal is small beside U V' the two terms of the identity cancel, and digits are lost: the
-    error grows with the condition numbers of S and of the capacitance, not of the whole matrix alone.
+    Where the diagonal is small beside U V' the two terms of the identity cancel, and digits are lost: a
+    second solve, of what the first left over, brings most of them back (iterative refinement).
     Raises torch.linalg.LinAlgError if the capacitance is exactly singular, and with it the matrix.
 
     >>> low_rank_solve(torch.zeros(2), torch.ones(2, 1), torch.ones(2, 1), torch.tensor([3.0, 3.0])).tolist()
     [1.0, 1.0]
     """
-    scaled = y * (-log_diagonal).exp()
-    rows = (scaled @ v).reshape(-1, v.shape[-1])
-    middle = torch.linalg.solve(capacitance(log_diagonal, u, v).mT, rows, left=False)
-    return scaled - middle.reshape(*y.shape[:-1], v.shape[-1]) @ u.mT * (-log_diagonal).exp()
+    middle = capacitance(log_diagonal, u, v).mT
+
+    def by_woodbury(y: Tensor) -> Tensor:
+        scaled = y * (-log_diagonal).exp()
+        rows = torch.linalg.solve(middle, (scaled @ v).reshape(-1, v.shape[-1]), left=False)
+        return scaled - rows.reshape(*y.shape[:-1], v.shape[-1]) @ u.mT * (-log_diagonal).exp()
+
+    x = by_woodbury(y)
+    return x + by_woodbury(y - x * log_diagonal.exp() - (x @ v) @ u.mT)
 
 
 def capacitance(log_diagonal: Tensor, u: Tensor, v: Tensor) -> Tensor:

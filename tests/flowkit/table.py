@@ -174,7 +174,7 @@ BIJECTIONS = {
     "batch_norm": Row(lambda dim: BatchNorm(dim).eval()),
     "batch_norm_grown": Row(grown_batch_norm),
     "low_rank": Row(lambda dim: LowRank(dim, min(dim, 2)), SMALL),
-    "low_rank_full": Row(lambda dim: LowRank(dim, dim), (2,)),
+    "low_rank_full": Row(lambda dim: LowRank(dim, dim), (7,)),
     "pixel_logit": Row(lambda dim: PixelLogit(17)),
     "pixel_logit_tight": Row(lambda dim: PixelLogit(1, alpha=0.0), SMALL),
     "pixel_histogram": Row(lambda dim: PixelHistogram(dim, 5)),
