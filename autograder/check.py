@@ -23,9 +23,9 @@ import traceback
 import types
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -117,12 +117,13 @@ def values(
     answer = _find(exercise, sys._getframe(1).f_globals)
     trials = _trials(cases, reference)
     with _same_draws() as rewind:
-        _announce(answer, trials, use, rewind)
+        called = _announce(answer, trials, use, rewind)
         for trial in trials:  # first: the student's process may be at work meanwhile
             rewind()
             trial.expected = _quietly(reference, *copied(trial.args), **copied(trial.kwargs))
         for number, trial in enumerate(trials):
-            error = _run(answer, trial, use, rewind)
+            became = next(called, None)
+            error = _run(answer, trial, use, rewind) if became is None else _noted(trial, became)
             if error is not None:
                 _raise_if_wrong(exercise, trials[:number], use, rewind)
                 _fail(exercise, *_outcome_of_error(exercise, error, answer, trial))
@@ -308,12 +309,33 @@ def _parameters(function: Callable) -> list[str]:
     return names + ([f"{star}[{i}]" for i in range(20)] if star else [])
 
 
-def _announce(answer: _Answer, trials: list[Trial], use: Callable | None, rewind: Callable) -> None:
-    """Tells a stand-in for an object of another process which calls will come: they go there together."""
-    announce = getattr(answer.found, "_announce_calls_", None)
-    if use is None and announce is not None:
-        rewind()
-        announce([(trial.args, trial.kwargs) for trial in trials])
+class Called(NamedTuple):
+    """What became of a call that was made in another process. moved: the arguments that it changed."""
+
+    returned: Any
+    error: BaseException | None
+    moved: list[int | str]
+    warned: list[tuple[type[Warning], str]]
+
+
+def _announce(
+    answer: _Answer, trials: list[Trial], use: Callable | None, rewind: Callable
+) -> Iterator[Called]:
+    """Has a stand-in's original called on all trials at once; gives what becomes of the first few, or all."""
+    announce = getattr(answer.found, "_announce_", None)
+    if use is not None or announce is None:
+        return iter(())
+    rewind()
+    return announce([(trial.args, trial.kwargs) for trial in trials])
+
+
+def _noted(trial: Trial, called: Called) -> BaseException | None:
+    """As _run, for a call that was made already."""
+    trial.returned = called.returned
+    trial.warnings = [f"{category.__name__}: {text}" for category, text in called.warned]
+    names = dict(enumerate(_names(trial))) | {name: name for name in trial.kwargs}
+    trial.changed = [names[place] for place in called.moved if place in names]
+    return called.error
 
 
 def _run(answer: _Answer, trial: Trial, use: Callable | None, rewind: Callable) -> BaseException | None:
@@ -339,10 +361,14 @@ def _call(found: Any, use: Callable | None, args: tuple, kwargs: dict) -> Any:
 
 
 def _changed(trial: Trial, args: tuple, kwargs: dict) -> list[str]:
-    names = [*trial.names, *(f"number {i + 1}" for i in range(len(trial.names), len(args)))]
-    before = [*zip(names, trial.args, args, strict=False)]
+    before = [*zip(_names(trial), trial.args, args, strict=False)]
     before += [(name, trial.kwargs[name], kwargs[name]) for name in kwargs]
     return [name for name, old, new in before if not same_arrays(old, new)]
+
+
+def _names(trial: Trial) -> list[str]:
+    """What to call the arguments, in their order."""
+    return [*trial.names, *(f"number {i + 1}" for i in range(len(trial.names), len(trial.args)))]
 
 
 def _quietly(function: Callable, *args: Any, **kwargs: Any) -> Any:

@@ -12,27 +12,34 @@ import contextlib
 import hashlib
 import io
 import json
+import mmap
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 import traceback
 import warnings
+from dataclasses import dataclass
 
 from autograder import check, compare, confine, diagnosis, draws, remote, wire
 from autograder.engine import EngineFailure
-from autograder.lesson import Lesson, read_lesson
+from autograder.lesson import Lesson, Test, read_lesson
 from autograder.sandbox import Limits, SandboxError, Zygote
 from autograder.student import warm
 
 MOST_STARTS = 12  # of a student's process, for one submission
 MOST_PRINTED = 100_000
+NOBODY = 3  # exit code of a child that had nobody to grade for
 STUCK = 3  # times the time limit, after which a test cell of ours is taken to hang
 
 TIMEOUT = "This cell did not end within {} seconds, and was stopped. Is there an endless loop?"
 DIED = "Python ended while this cell ran. Does it call os._exit, or need more memory than there is?"
 GAVE_UP = "Not run: Python had ended in too many cells before."
+
+
+_NUMBER = struct.Struct("<q")
 
 
 # The zygote.
@@ -47,19 +54,21 @@ def main(descriptor: int, settings: dict) -> None:
     try:
         warm([*lesson.needed, f"autograder.answers.{settings['topic']}"])
         confine.require_one_thread()
+        taken = mmap.mmap(
+            -1, _NUMBER.size
+        )  # the number of the request that a child has taken, for all to see
         wire.send(pipe, wire.pack({"ready": True}))
         while True:
-            with (
-                student.start() as started
-            ):  # the student's next process gets ready while nobody waits for it
-                request = wire.unpack(wire.receive(pipe))
+            with student.start() as started:  # both processes get ready while nobody waits for them
                 child = os.fork()
                 if child == 0:
-                    _grade_in_child(pipe, request, lesson, student, started, settings)
-            status = os.waitpid(child, 0)[1]
+                    _grade_in_child(pipe, taken, lesson, student, started, settings)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             student.end()
-            if status:
-                lost = {"failure": "The examiner's process ended.", "number": request["number"]}
+            if code == NOBODY:
+                return
+            if code:
+                lost = {"failure": "The examiner's process ended.", "number": _NUMBER.unpack(taken)[0]}
                 wire.send(pipe, wire.pack(lost))
     except (wire.WireError, SandboxError):
         return
@@ -67,12 +76,18 @@ def main(descriptor: int, settings: dict) -> None:
         student.close()
 
 
-def _grade_in_child(pipe, request, lesson, student, started, settings):
+def _grade_in_child(pipe, taken, lesson, student, started, settings):
     status = 1
     try:
-        submission = Submission(lesson, student, started, settings, request["seed"])
+        submission = Submission(lesson, student, started, settings)
         try:
-            outputs, seconds = submission.grade(request["cells"])
+            request = wire.unpack(wire.receive(pipe))
+        except wire.WireError:
+            status = NOBODY
+            return
+        taken[:] = _NUMBER.pack(request["number"])
+        try:
+            outputs, seconds = submission.grade(request["cells"], request["seed"])
             answer = {"outputs": outputs, "seconds": seconds}
         except EngineFailure as error:
             answer = {"failure": str(error)}
@@ -85,49 +100,78 @@ def _grade_in_child(pipe, request, lesson, student, started, settings):
 # The child.
 
 
-class Submission:
-    """One submission, from its first cell to its last. started: the connection to the first process."""
+@dataclass(frozen=True)
+class Step:
+    """A cell. request: what the student's process is asked to do for it; None where it is a test, run here.
 
-    def __init__(self, lesson: Lesson, student: Zygote, started: socket.socket, settings: dict, seed: str):
-        self.lesson, self.student, self.started, self.seed = lesson, student, started, seed
+    place: the step whose look finds what the test wants. later: whether it is run when all others are done.
+    """
+
+    request: dict | None
+    test: Test | None = None
+    place: int = 0
+    later: bool = False
+
+
+class Submission:
+    """One submission, from its first cell to its last. started: the connection to the first process.
+
+    Cells and public tests are run in their order; then the hidden tests, with names that mean what they meant
+    where each stands. So a process has seen no hidden input while it says what a student is to read.
+    """
+
+    def __init__(self, lesson: Lesson, student: Zygote, started: socket.socket, settings: dict):
+        self.lesson, self.student, self.started = lesson, student, started
         self.timeout, self.withheld = settings["timeout"], tuple(settings["withheld"])
         self.in_process = settings["in_process"]
+        self.seed = ""
         self.process = None
         self.starts = 0
-        self.knows = False  # whether the process may have kept inputs of a hidden test
-        self.done = []  # what a new process has to do again: cells, and imports of public tests
+        self.done = []  # requests that a new process has to do again
+        self.found = {}  # what the student has, by the place of the look
         self.namespace = {"__name__": "__main__", "__builtins__": __builtins__}
         self.theirs = set()  # names in it that are the student's
-        os.environ[check.SEED] = seed
-        draws.seed(f"{seed} examiner")
         for statement in lesson.imports:
             with contextlib.suppress(ImportError):
                 exec(statement, self.namespace)
         for name in lesson.answers:
             self.namespace.pop(name, None)
 
-    def grade(self, cells: list[dict]) -> tuple[list[list[dict]], list[float]]:
+    def grade(self, cells: list[dict], seed: str) -> tuple[list[list[dict]], list[float]]:
         """The outputs of the cells and their seconds. Each has a `source` to run, or the name of a `test`."""
-        outputs, seconds = [], []
-        self._announce(self._coming(cells))
-        for position, cell in enumerate(cells, 1):
+        self.seed = os.environ[check.SEED] = seed
+        draws.seed(f"{seed} examiner")
+        steps = self._steps(cells)
+        outputs, seconds = [[] for _ in steps], [0.0 for _ in steps]
+        self._announce(_coming(steps))
+        for number in sorted(range(len(steps)), key=lambda number: steps[number].later):
             began = time.monotonic()
-            if "test" in cell:
-                outputs.append(self._test(cell["test"], self._coming(cells[position:])))
-            else:
-                outputs.append(self._run(cell))
-            seconds.append(round(time.monotonic() - began, 4))
-        return outputs, seconds
+            step, coming = steps[number], _coming(steps[number + 1 :])
+            outputs[number] = self._run(step.request) if step.request else self._test(step, coming)
+            seconds[number] = round(time.monotonic() - began, 4)
+        return outputs[1:], seconds[1:]
 
-    def _coming(self, cells):
-        """What the student's process will be asked for these cells, up to the first test."""
-        requests = []
-        for cell in cells:
-            if "test" in cell:
-                names = self.lesson.tests[cell["test"]].names if cell["test"] in self.lesson.tests else []
-                return [*requests, remote.to_look(names)]
-            requests.append(remote.to_run(cell["source"], cell["name"]))
-        return requests
+    def _steps(self, cells):
+        """A step before all others, and one for each cell. Each looks for what the tests below it want."""
+        looks = [_look(0)]
+        steps = [Step(remote.to_run("", "", looks[0]))]
+        for number, cell in enumerate(cells, 1):
+            if "test" not in cell:
+                looks.append(_look(number))
+                steps.append(Step(remote.to_run(cell["source"], cell["name"], looks[-1])))
+                continue
+            test = self.lesson.tests.get(cell["test"])
+            if test is None:
+                missing = f"The instructor's notebook has no test cell {cell['test']}."
+                raise EngineFailure(f"{missing} Run: autograder build")
+            if not self.in_process:
+                looks[-1]["names"] += test.names
+                looks[-1]["imports"] += [] if test.hidden else test.imports
+            steps.append(Step(None, test, looks[-1]["place"], test.hidden and not self.in_process))
+        for step in filter(lambda step: step.request, steps):
+            look = step.request["look"]
+            step.request["look"] = look if look["names"] or look["imports"] else None
+        return steps
 
     def _announce(self, requests):
         """Lets the student's process go on while we look at what it has said; a new one is not hurried."""
@@ -137,27 +181,21 @@ class Submission:
                 process.deadline = time.monotonic() + self.timeout
                 process.expect(requests)
 
-    def _run(self, cell):
+    def _run(self, request):
         try:
-            outputs = self._run_there(self._living(), cell)
-            if outputs and self._forget():
-                outputs = self._run_there(self._living(), cell)
+            outputs = self._do(self._living(), request)
         except remote.Gone as gone:
+            self.done += _look_alone(request)
             return [self._lost(gone)]
-        self.done.append(cell)
+        self.done.append(request)
         return outputs
 
-    def _forget(self):
-        """Ends a process that could tell the inputs of a hidden test; False where there is none."""
-        if not self.knows:
-            return False
-        self._end()
-        self.starts -= 1  # it was no fault of the student's
-        return True
-
-    def _run_there(self, process, cell):
+    def _do(self, process, request):
         process.deadline = time.monotonic() + self.timeout
-        answer = process.run(cell["source"], cell["name"])
+        answer = process.do(request)
+        look = request["look"] if request["op"] == "run" else request
+        if look:
+            self.found[look["place"]] = answer["found"]
         outputs = [_stream(answer["printed"])] if answer["printed"] else []
         if answer["value"] is not None:
             outputs.append(_stream(answer["value"] + "\n"))
@@ -167,34 +205,28 @@ class Submission:
         return outputs
 
     def _living(self):
-        """The student's process. A new one does again what the one before had done, up to where it was."""
+        """The student's process. A new one does again what was done before, but for what is lost then."""
         while self.process is None:
             if self.starts >= MOST_STARTS:
                 raise remote.Gone("KernelDied", GAVE_UP)
             self.starts += 1
-            begin = time.monotonic() + self.timeout
+            self.found, request = {}, None
             try:
                 connection, self.started = self.started or self.student.start(), None
-                process = remote.Process(connection, _draws_of(self.seed), begin, self.withheld)
-                again, self.done = self.done, []
-                for position, step in enumerate(again):
-                    self.done = again[position + 1 :]  # without this step, should it be lost there
-                    self._do_again(process, step)
-                    self.done = again
-                self.done = again
+                begun = time.monotonic() + self.timeout
+                process = remote.Process(connection, _draws_of(self.seed), begun, self.withheld)
+                for request in list(self.done):
+                    self._do(process, request)
                 self.process = process
             except remote.Gone:
+                done, self.done = self.done, []
+                for other in done:
+                    self.done += _look_alone(request) if other is request else [other]
                 self._end()
         return self.process
 
-    def _do_again(self, process, step):
-        if "imports" in step:
-            process.do_imports(step["imports"])
-        else:
-            self._run_there(process, step)
-
     def _end(self):
-        self.process, self.knows = None, False
+        self.process = None
         self.student.end()
 
     def _lost(self, gone):
@@ -205,23 +237,12 @@ class Submission:
 
     # Tests.
 
-    def _test(self, name, coming):
-        test = self.lesson.tests.get(name)
-        if test is None:
-            raise EngineFailure(f"The instructor's notebook has no test cell {name}. Run: autograder build")
+    def _test(self, step, coming):
         if self.in_process:
-            return self._test_there(test)
-        failures, states = check._failures.copy(), draws.snapshot() if self.knows else None
-        outputs, told = self._test_here(test)
-        if told and not test.hidden and self._forget():  # once more, as if it were the first time
-            check._failures.clear()
-            check._failures.update(failures)
-            draws.restore(states)
-            outputs, _ = self._test_here(test)
-        self.knows = self.process is not None and (self.knows or test.hidden)
-        imports = [] if test.hidden else test.imports
-        self._announce([remote.to_import(imports), *coming] if imports else coming)
-        self._import_there(imports)
+            return self._test_there(step.test)
+        outputs = self._test_here(step, coming if step.test.closes and not step.later else [])
+        if not step.later and not (self.process and self.process.is_asked(coming)):
+            self._announce(coming)
         return outputs
 
     def _test_there(self, test):
@@ -229,19 +250,21 @@ class Submission:
         try:
             process = self._living()
             process.environ({check.SEED: self.seed, check.HIDDEN: "1" if test.hidden else ""})
-            return self._run_there(process, {"source": self.lesson.sources[test.name], "name": test.name})
+            return self._do(process, remote.to_run(self.lesson.sources[test.name], test.name))
         except remote.Gone as gone:
             return [self._lost(gone)]
 
-    def _test_here(self, test):
-        """The outputs, and whether there is in them what the student's process said."""
-        printed = io.StringIO()
+    def _test_here(self, step, follow):
+        """The outputs. follow: what is sure to be asked for after the calls of a test that closes."""
+        test, printed = step.test, io.StringIO()
         os.environ[check.HIDDEN] = "1" if test.hidden else ""
         try:
             process = self._living()
-            process.printed = ""
+            process.printed, process.follow = "", follow
             process.deadline = time.monotonic() + self.timeout
-            self._look(process, test)
+            if step.later:
+                process.recall(step.place)
+            self._put_in(self.found.get(step.place, {}), test.names)
             with (
                 contextlib.redirect_stdout(printed),
                 contextlib.redirect_stderr(printed),
@@ -251,34 +274,22 @@ class Submission:
                 if test.hidden:  # a warning may quote the inputs
                     warnings.simplefilter("ignore")
                 exec(test.code, self.namespace)
-            fault = None
+            fault = []
         except remote.Gone as gone:
-            return [*_printed(printed.getvalue()), self._lost(gone)], False
+            return [*_printed(printed.getvalue()), self._lost(gone)]
         except _Stuck:
             raise EngineFailure(f"The test cell {test.name} did not end, by its own fault.") from None
         except BaseException as error:
-            fault = self._fault(test, error)
-        there = "" if test.hidden else self.process.printed
-        outputs = [*_printed(there + printed.getvalue()), *([fault] if fault else [])]
-        return outputs, bool(there or fault)
+            fault = [self._fault(test, error)]
+        there = "" if test.hidden else process.printed
+        return [*_printed(there + printed.getvalue()), *fault]
 
-    def _look(self, process, test):
+    def _put_in(self, found, names):
         """Puts stand-ins for the student's names into the namespace, and takes away those that are gone."""
-        found = process.look(test.names)
-        for name in self.theirs - found.keys():
+        for name in self.theirs:
             self.namespace.pop(name, None)
-        self.namespace.update(found)
-        self.theirs = set(found)
-
-    def _import_there(self, imports):
-        """In a notebook the imports of a public test are there for the cells below it too."""
-        if imports:
-            try:
-                self.process.deadline = time.monotonic() + self.timeout
-                self.process.do_imports(imports)
-                self.done.append({"imports": imports})
-            except remote.Gone:
-                self._end()
+        self.theirs = found.keys() & set(names)
+        self.namespace.update({name: compare.copied(found[name]) for name in self.theirs})
 
     def _fault(self, test, error):
         """The output for what a test cell raised. Raises EngineFailure where it was the cell's own fault."""
@@ -294,6 +305,27 @@ class Submission:
             f"The test cell {test.name} of {self.lesson.topic} failed by itself, whatever the answer:"
             f" {type(error).__name__}: {error}"
         ) from error
+
+
+def _look(place):
+    return {"place": place, "names": [], "imports": []}
+
+
+def _look_alone(request):
+    """What is left of a request where the cell is lost."""
+    look = request["look"] if request["op"] == "run" else None
+    return [remote.to_look(**look)] if look else []
+
+
+def _coming(steps):
+    """What the student's process will be asked for these steps, up to a test that is not for later."""
+    requests = []
+    for step in steps:
+        if step.request:
+            requests.append(step.request)
+        elif not step.later:
+            break
+    return requests
 
 
 def _while_comparing(error):

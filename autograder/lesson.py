@@ -16,7 +16,10 @@ _EXERCISE = re.compile(r"(?:\w+\.)?([A-Za-z_]\w*)")
 
 @dataclass(frozen=True)
 class Test:
-    """A test cell. names: what it may want of the student's; imports: its import statements."""
+    """A test cell. names: what it may want of the student's; imports: its import statements.
+
+    closes: whether it ends in a check of values, and asks the student's process for nothing after that.
+    """
 
     name: str
     code: types.CodeType
@@ -24,6 +27,7 @@ class Test:
     names: list[str]
     imports: list[str]
     checks: bool  # whether it calls autograder.check, so that every mistake of a student's is an Outcome
+    closes: bool
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,15 @@ def read_test(name: str, source: str) -> Test:
     code = compile(source, f"<test {name}>", "exec", dont_inherit=True)
     imports = import_statements(source)
     checks = any(re.search(r"\bautograder\b.*\bcheck\b", statement) for statement in imports)
-    return Test(name, code, MARKERS[0] in source, _names(code), imports, checks)
+    return Test(name, code, MARKERS[0] in source, _names(code), imports, checks, _closes(source))
+
+
+def _closes(source):
+    last = ast.parse(source).body[-1:]
+    call = getattr(last[0], "value", None) if last else None
+    if not isinstance(call, ast.Call) or any(keyword.arg == "use" for keyword in call.keywords):
+        return False
+    return ast.unparse(call.func) == "check.values"
 
 
 def import_statements(source: str) -> list[str]:

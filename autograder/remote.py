@@ -18,7 +18,7 @@ import sys
 import tracemalloc
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -35,17 +35,14 @@ MOST_CALLBACKS = 100_000
 MOST_EXPECTED = 2**16  # bytes of requests that wait over there
 
 
-def to_run(source: str, name: str) -> dict:
-    """The request for a cell to be run; see Process.expect."""
-    return {"op": "run", "source": source, "name": name}
+def to_run(source: str, name: str, look: dict | None = None) -> dict:
+    """The request for a cell to be run, and for a look after it; see Process.do."""
+    return {"op": "run", "source": source, "name": name, "look": look}
 
 
-def to_import(statements: list[str]) -> dict:
-    return {"op": "import", "statements": statements}
-
-
-def to_look(names: list[str]) -> dict:
-    return {"op": "look", "names": names}
+def to_look(place: int, names: list[str], imports: list[str]) -> dict:
+    """The request for what stands under these names after these imports. All names are kept as a place."""
+    return {"op": "look", "place": place, "names": names, "imports": imports}
 
 
 class Gone(BaseException):
@@ -76,55 +73,68 @@ class Process:
         self.withheld = withheld
         self.printed = ""
         self.callbacks: list[Callable] = []
-        self.ahead = []  # calls that were done ahead: of what, with what, and the answer
-        self.announced = None  # of what, with what, and the request, whose answers are still to come
         self.cells: dict[str, str] = {}  # what was run, by name
         self.expected: list[dict] = []  # requests that are over there already, and not yet answered
+        self.early: list[tuple[dict, dict]] = []  # answers to such requests that came before they were wanted
+        self.follow: list[dict] = []  # requests that are sure to come after the next announced calls
         self.sent = self.marked = None
-        self._ask({"op": "begin", "seed": seed})
+        self._said(lambda: wire.receive(pipe, deadline, MOST_TEXT))  # it says that it is there
+        self.untold = self._packed({"op": "begin", "seed": seed})  # goes with the first request
 
     def expect(self, requests: list[dict]) -> None:
-        """Sends requests that are sure to come, in this order, before anybody waits for their answers."""
-        messages = [self._packed(request) for request in requests]
-        if self.expected or sum(map(len, messages)) > MOST_EXPECTED:
+        """Sends requests that are sure to come, in this order, before anybody waits for their answers.
+
+        It is the same objects that will be asked for. More than a few cells are left for then.
+        """
+        messages = b"".join(map(self._packed, requests))
+        if self.expected or len(messages) > MOST_EXPECTED:
             return  # more could fill the pipe in both directions
-        with contextlib.suppress(wire.WireError, TimeoutError):  # asking for them will say it
-            wire.send(self.pipe, b"".join(messages), self.deadline)
-            self.expected += requests
+        self.expected += requests
+        with contextlib.suppress(Gone):  # asking for them will say it
+            self._send(messages)
+
+    def is_asked(self, requests: list[dict]) -> bool:
+        """Whether these have been sent, and wait for somebody to take the answers."""
+        sent = [*self.expected, *(request for request, _ in self.early)]
+        return all(any(request is other for other in sent) for request in requests)
+
+    def do(self, request: dict) -> dict:
+        """Runs a cell, or looks: what was `printed`, the `value` of the last line as text, and the `error`.
+
+        `found` is what there is under the names: values, stand-ins, and a function without a body as one.
+        """
+        if request["op"] == "run":
+            self.cells[request["name"]] = request["source"]
+        answer = self._ask(request)
+        found = {
+            n: _empty if "empty" in entry else entry.get("value") for n, entry in answer["found"].items()
+        }
+        return {**answer, "found": found, "value": answer["value"] if type(answer["value"]) is str else None}
 
     def run(self, source: str, name: str) -> dict:
-        """Runs a cell: what was `printed`, the `value` of its last line as text, and its `error`, or None."""
-        self.cells[name] = source
-        answer = self._ask(to_run(source, name))
-        return {**answer, "value": answer["value"] if type(answer["value"]) is str else None}
+        return self.do(to_run(source, name))
 
-    def do_imports(self, statements: list[str]) -> None:
-        self._ask(to_import(statements))
+    def look(self, names: list[str], place: int = 0) -> dict[str, Any]:
+        found = self.do(to_look(place, names, []))["found"]
+        return {name: value for name, value in found.items() if name in names}
+
+    def recall(self, place: int) -> None:
+        """From here on names mean over there what they meant at that place."""
+        self.untold += self._packed({"op": "recall", "place": place})
 
     def environ(self, variables: dict[str, str]) -> None:
         """Sets environment variables over there."""
         self._ask({"op": "environ", "variables": variables})
-
-    def look(self, names: list[str]) -> dict[str, Any]:
-        """What the student has under these names: values, stand-ins, and a function without a body as one."""
-        found = self._ask(to_look(names))["found"]
-        return {
-            name: _empty if "empty" in entry else entry.get("value")
-            for name, entry in found.items()
-            if name in names
-        }
 
     def call(self, target: Any, args: tuple, kwargs: dict) -> Any:
         """Calls a stand-in's original. Arguments that it changes in place are changed here too.
 
         Raises check.StudentError for what the student's code raises.
         """
-        answer = self._announced(target, (args, kwargs))
-        if answer is None:
-            blob = self._packed((args, kwargs))
-            request = {"op": "call", "target": target, "blob": blob, "states": self._states()}
-            answer = self._ask({**request, "trace": tracemalloc.is_tracing()})
-            self._note_draws(answer["drew"])
+        blob = self._packed((args, kwargs))
+        request = {"op": "call", "target": target, "blob": blob, "states": self._states()}
+        answer = self._ask({**request, "trace": tracemalloc.is_tracing()})
+        self._note_draws(answer["drew"])
         if answer["changed"] is not None:
             self._put_back((args, kwargs), answer["changed"])
         for category, message in answer["warned"]:
@@ -133,48 +143,39 @@ class Process:
             bytes(answer["peak"])  # a test that watches the memory sees what the call took over there
         return self._outcome(answer)
 
-    def announce(self, target: Any, calls: list[tuple[tuple, dict]]) -> None:
-        """Has calls done over there, in one message, that will be made here one after another.
+    def announce(self, target: Any, calls: list[tuple[tuple, dict]]) -> Iterator[check.Called]:
+        """Has calls done over there, each from the random states of now, while we go on here.
 
-        They are done while we go on here, each from the random states of now. Large ones are not done ahead.
+        Gives what became of them up to the first that raises. Of calls that are too large, or that call back
+        a function which may take notes, it gives nothing: they are to be made one by one.
         """
-        self.ahead.clear()
-        self.announced = None
         known = len(self.callbacks)
-        blobs = [self._packed(call) for call in calls]
-        size = sum(map(len, blobs))
-        if (
-            len(calls) < 2
-            or size > student.MOST_AHEAD
-            or len(self.callbacks) > known
-            or tracemalloc.is_tracing()
-            or self.expected
-        ):
-            return  # a function that is called back may take notes, call by call
-        self.marked = None  # the states over there will be those after the last call
-        request = {"op": "calls", "target": target, "blobs": blobs, "states": self._states()}
         self.marked = None
-        self._send(request)
+        request = {"op": "calls", "target": target, "calls": calls, "states": self._states()}
+        self.marked = None  # the states over there will be those after the last call
+        message = self._packed(request)
+        if len(message) > student.MOST_AHEAD or len(self.callbacks) > known or tracemalloc.is_tracing():
+            self.sent = None
+            return iter(())
+        self._await()
         self.expected.append(request)
-        self.announced = target, blobs, request
+        follow = b"".join(map(self._packed, self.follow))
+        if self.follow and len(follow) <= MOST_EXPECTED:
+            self.expected += self.follow
+            message += follow
+        self.follow = []
+        self._send(message)
+        return self._became(request)
 
-    def _announced(self, target, call):
-        """The answer to a call that was done ahead; None where it was another, or the states have moved."""
-        if self.announced is not None:
-            (of, blobs, request), self.announced = self.announced, None
-            if self.expected == [request]:  # else somebody asked for something in between
-                answers = self._ask(request)["answers"]
-                self.ahead += zip([of] * len(blobs), blobs, answers, strict=False)
-        if not self.ahead:
-            return None
-        of, asked, answer = self.ahead.pop(0)
-        if of is not target or not self._is_packed(asked, call) or draws.fingerprint() != self.sent:
-            self.ahead.clear()
-            return None
-        formed = self._said(lambda: _formed(wire.unpack(answer, self._known)))
-        if formed["drew"]:
-            draws.advance()
-        return formed
+    def _became(self, request):
+        for answer in self._ask(request)["answers"]:
+            formed = self._said(functools.partial(_formed, answer))
+            value = error = None
+            try:
+                value = self._outcome(formed)
+            except check.StudentError as raised:
+                error = raised
+            yield check.Called(value, error, formed["moved"], formed["warned"])
 
     def _packed(self, value):
         """A message of ours. Raises OurFault, which is not to be taken for the student's."""
@@ -182,12 +183,6 @@ class Process:
             return wire.pack(value, self.describe)
         except wire.WireError as error:
             raise OurFault(str(error)) from None
-
-    def _is_packed(self, message, value):
-        try:
-            return wire.is_packed(message, value, self.describe)
-        except wire.WireError:
-            return False
 
     def get(self, target: Any, name: str) -> Any:
         answer = self._ask({"op": "get", "target": target, "name": name})
@@ -225,25 +220,35 @@ class Process:
         self._said(lambda: _put_back(old, wire.unpack(blob, lambda name: name.get("as"))))
 
     def _ask(self, request):
-        if self.expected and self.expected[0] == request:
+        for place, (asked, answer) in enumerate(self.early):
+            if asked is request:
+                del self.early[place]
+                return answer
+        if any(expected is request for expected in self.expected):
+            while self.expected[0] is not request:
+                self._await_one()
             del self.expected[0]
             return self._said(self._answer)
-        while self.expected:  # something else was to come, and is of no use now
-            del self.expected[0]
-            self._said(self._answer)
-        self._send(request)
+        self._await()
+        self._send(self._packed(request))
         return self._said(self._answer)
 
-    def _send(self, request):
-        message = self._packed(request)
-        self._said(lambda: wire.send(self.pipe, message, self.deadline))
+    def _await(self):
+        """Takes in the answers that are still to come: something that nobody expected is asked for first."""
+        while self.expected:
+            self._await_one()
+
+    def _await_one(self):
+        self.early.append((self.expected.pop(0), self._said(self._answer)))
+
+    def _send(self, message):
+        untold, self.untold = self.untold, b""
+        self._said(lambda: wire.send(self.pipe, untold + message, self.deadline))
 
     def _answer(self):
         for _ in range(MOST_CALLBACKS):
             answer = wire.unpack(wire.receive(self.pipe, self.deadline, MOST_ANSWER), self._known)
-            if type(answer) is not dict:
-                raise wire.WireError("This is no answer.")
-            if "callback" not in answer:
+            if type(answer) is not dict or "callback" not in answer:
                 return _formed(answer)
             self._call_back(answer)
         raise wire.WireError("It calls back without end.")
@@ -386,6 +391,7 @@ _PARTS = {
     "error": ((dict, type(None)), None),
     "printed": (str, ""),
     "changed": ((bytes, type(None)), None),
+    "moved": (list, []),
     "warned": (list, []),
     "drew": (bool, False),
     "peak": (int, 0),
@@ -394,6 +400,8 @@ _PARTS = {
 
 def _formed(answer):
     """The answer with all its parts, whatever was sent. Raises WireError when one is not of its type."""
+    if type(answer) is not dict:
+        raise wire.WireError("This is no answer.")
     parts = {}
     for name, (kind, default) in _PARTS.items():
         parts[name] = answer.get(name, default)
@@ -405,8 +413,8 @@ def _formed(answer):
         texts = {name: _text(error.get(name, "")) for name in ("kind", "message", "text", "trace")}
         parts["error"] = {**texts, "line": line if type(line) is int else None}
     parts["warned"] = [(_category(kind), _text(message)) for kind, message in parts["warned"]]
-    if not all(type(answer) is bytes for answer in parts["answers"]):
-        raise wire.WireError("An answer is no message.")
+    if not all(type(part) in (int, str) for part in parts["moved"]):
+        raise wire.WireError("An argument has a number or a name.")
     parts["found"] = {name: entry for name, entry in parts["found"].items() if type(entry) is dict}
     return parts
 

@@ -22,6 +22,8 @@ import tracemalloc
 import types
 import warnings
 
+import numpy as np
+
 from autograder import check, confine, draws, wire
 from autograder.cells import Notebook
 from autograder.foreign import MISSING, as_plain, made
@@ -128,13 +130,15 @@ class Student:
         self.objects = []  # what the examiner knows by its place here
         self.places = {}  # id of an object -> its place
         self.given = {}  # id of an object that came from the examiner -> the object, its name there
+        self.kept = {}  # place -> what the names meant there
         self.states = None  # the random states that the examiner sent last
         self.begun = None  # their fingerprint
         self.drawn = None  # the fingerprint of the states as they are
 
     def serve(self):
-        """Answers until the examiner is gone."""
+        """Says that it is there, and answers until the examiner is gone."""
         with contextlib.suppress(wire.WireError):
+            wire.send(self.pipe, wire.pack({}))
             while True:
                 self._answer(self._take())
 
@@ -144,36 +148,36 @@ class Student:
     def _answer(self, request):
         operation = getattr(self, f"op_{request.pop('op')}")
         answer = operation(**request)
-        wire.send(self.pipe, self._packed(answer))
+        if answer is not None:
+            wire.send(self.pipe, self._packed(answer))
 
     def _packed(self, answer):
         try:
             return wire.pack(answer, self._opaque)
         except wire.WireError as error:
+            if "answers" in answer:  # then each call is made by itself, and has an answer of its own
+                return wire.pack({"answers": []})
             return wire.pack({"error": {**_NOTHING, "kind": "ValueError", "message": str(error)}})
 
     def op_begin(self, seed):
         draws.seed(seed)
-        return {}
 
-    def op_run(self, source, name):
+    def op_run(self, source, name, look):
         value, error = self.notebook.run(source, name)
-        return {"printed": self.notebook.printed.take(), "value": value, "error": error}
+        self.drawn = None  # it may have drawn
+        answer = {"printed": self.notebook.printed.take(), "value": value, "error": error}
+        return answer if look is None else {**self.op_look(**look), **answer}
 
-    def op_import(self, statements):
-        """The public test's imports, which a notebook would have too. One that fails is left out."""
-        for statement in statements:
+    def op_look(self, place, names, imports):
+        """What the namespace has under these names; modules aside, which the examiner has its own of.
+
+        imports: a public test's, which a notebook would have too. One that fails is left out.
+        """
+        for statement in imports:
             with contextlib.suppress(BaseException), self.notebook.quietly():
                 exec(statement, self.notebook.namespace)
         self.notebook.printed.take()
-        return {}
-
-    def op_environ(self, variables):
-        os.environ.update(variables)
-        return {}
-
-    def op_look(self, names):
-        """What the namespace has under these names; modules aside, which the examiner has its own of."""
+        self.kept[place] = dict(self.notebook.namespace)
         found = {}
         for name in names:
             value = self.notebook.namespace.get(name, MISSING)
@@ -181,33 +185,48 @@ class Student:
                 found[name] = {"empty": True} if check._has_no_body(value) else {"value": value}
         return {"found": found}
 
-    def op_calls(self, target, blobs, states):
+    def op_recall(self, place):
+        """Later cells may have used a name again, for something else."""
+        if place in self.kept:
+            self.notebook.namespace.clear()
+            self.notebook.namespace.update(self.kept[place])
+
+    def op_environ(self, variables):
+        os.environ.update(variables)
+        return {}
+
+    def op_calls(self, target, calls, states):
         """Calls that are sure to come, each from the same random states, up to the first that raises.
 
-        Their answers are packed; when they grow large, the rest is left for later.
+        When the answers grow large, the rest is left for later.
         """
         answers, size = [], 0
-        for number, blob in enumerate(blobs):
-            answer = self.op_call(target, blob, "again" if number else states, False)
-            answers.append(self._packed(answer))
-            size += len(answers[-1])
-            if "error" in answer or size > MOST_AHEAD:
+        for number, (args, kwargs) in enumerate(calls):
+            self._set_draws("again" if number else states)
+            given = {**dict(enumerate(args)), **kwargs}
+            before = {place: contents(value) for place, value in given.items()}
+            answer = self._try_and_note(target, args, kwargs)
+            self.drawn = draws.fingerprint()
+            size += sum(map(len, contents(answer.get("value"))))
+            if answers and size > MOST_AHEAD:
                 break
+            answers.append(answer)
+            if "error" in answer:
+                break
+            moved = [place for place, value in given.items() if contents(value) != before[place]]
+            if moved:
+                answer["moved"] = moved
         return {"answers": answers}
 
     def op_call(self, target, blob, states, trace):
         """Calls target(*args, **kwargs). blob: the arguments, packed, as they were before the call."""
         args, kwargs = wire.unpack(blob, self._known)
         self._set_draws(states)
-        with warnings.catch_warnings(record=True) as caught, _traced(trace) as peak:
-            warnings.simplefilter("always")
-            answer = self._try(target, args, kwargs)
+        with _traced(trace) as peak:
+            answer = self._try_and_note(target, args, kwargs)
         now = draws.fingerprint()
         answer["drew"], self.drawn = now != self.drawn, now
         answer["peak"] = peak()
-        answer["warned"] = [
-            [w.category.__name__[:100], str(w.message)[:1000]] for w in caught[:MOST_WARNINGS]
-        ]
         answer["changed"] = self._changed(args, kwargs, blob)
         return answer
 
@@ -220,6 +239,16 @@ class Student:
     def op_special(self, target, name, args):
         """A special method, such as __len__, looked up on the type as Python does."""
         return self._try(lambda: getattr(type(target), name)(target, *args), (), {})
+
+    def _try_and_note(self, function, args, kwargs):
+        """As _try, with the warnings."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            answer = self._try(function, args, kwargs)
+        if caught:
+            noted = caught[:MOST_WARNINGS]
+            answer["warned"] = [[w.category.__name__[:100], str(w.message)[:1000]] for w in noted]
+        return answer
 
     def _try(self, function, args, kwargs):
         try:
@@ -287,6 +316,18 @@ class Student:
                 raise RuntimeError(request["error"])
             else:
                 return request["value"]
+
+
+def contents(value):
+    """The bytes of all arrays inside a value, one after another, with their shapes."""
+    if isinstance(value, np.ndarray):
+        return [value.tobytes(), bytes(str(value.shape), "ascii")]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        torch = sys.modules.get("torch")
+        return [wire.pack(value.detach())] if torch and isinstance(value, torch.Tensor) else []
+    return [part for inside in value for part in contents(inside)]
 
 
 _NOTHING = {"kind": "", "message": "", "line": None, "text": "", "trace": ""}

@@ -375,12 +375,28 @@ def test_later_cells_and_checks_cannot_tell_the_hidden_inputs(special):
     checks, graded = toy.grade(KEEPS, cube=tells)
     assert [check.outcome for check in checks] == [RIGHT] * 4
     outputs = {c["metadata"].get("nbgrader", {}).get("grade_id"): c["outputs"] for c in graded["cells"]}
-    assert "kept 0" in outputs["cube"][0]["text"]  # a new process, that has seen no input at all
+    assert "kept 2" in outputs["cube"][0]["text"]  # those of the public test
     raises = KEEPS.replace("    return", "    if x == -4: raise ValueError(str(seen))\n    return")
-    assert "[3, -4.0]" in toy.messages(raises)["late_test"]  # of its own test alone
+    assert "[3, -2.0, 3, -4.0]" in toy.messages(raises)["late_test"]
 
 
-def test_a_check_that_is_run_anew_counts_a_mistake_once(toy):
+def test_a_hidden_test_meets_the_names_as_they_were_where_it_stands(toy):
+    square = "power = 2\ndef square(x):\n    return x ** power"
+    again = "power = 3\ndef square(x):\n    return 0\ndef cube(x):\n    return x ** power"
+    assert toy.outcomes(square, again) == every(RIGHT)
+    dies = "import os\ndef cube(x):\n    os._exit(0)\npower, square = 3, None"
+    assert toy.outcomes(square, dies) == every(RIGHT, cube_test=ERROR)
+    assert toy.outcomes(square, "import os\npower, square = 3, None\nos._exit(0)")["square_hidden"] == RIGHT
+
+
+def test_a_hidden_test_does_without_a_cell_that_dies_when_it_is_run_again(special, tmp_path):
+    seen = repr(str(tmp_path / "seen"))
+    twice = f"import os\nif os.path.exists({seen}): os._exit(0)\nopen({seen}, 'w').close()\n"
+    outcomes = special().outcomes(twice + SQUARE, DIES["while it is called"].replace("square", "cube"))
+    assert outcomes == {"square_test": RIGHT, "square_hidden": UNTOUCHED, "cube_test": ERROR}
+
+
+def test_a_mistake_in_one_exercise_says_no_more_about_another(toy):
     both = "def square(x):\n    return -x * x", "def cube(x):\n    return -x ** 3"
     alone = toy.messages(cube=both[1])["cube_test"]
     assert toy.messages(both[0], both[1])["cube_test"] == alone

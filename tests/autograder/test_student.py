@@ -235,43 +235,74 @@ def f(x, fail=False):
     return np.random.random() + x
 """
     f = define(process, source)
-    cases = [((np.zeros(2),), {}), ((np.ones(2),), {}), ((np.ones(2),), {"fail": True}), ((np.ones(3),), {})]
-    results = []
-    for announced in (False, True):
-        draws.seed("x")
-        start = draws.snapshot()
-        process.printed = ""
-        if announced:
-            f._announce_calls_(cases)
-        left = []
-        for args, kwargs in cases:
-            x = args[0].copy()
-            draws.restore(start)
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                try:
-                    value = f(x, **kwargs).tolist()
-                except check.StudentError as error:
-                    value = str(error)
-            results.append((value, x.tolist(), [str(w.message) for w in caught]))
-            left.append(len(process.ahead))
-        assert left == ([2, 1, 0, 0] if announced else [0] * 4)  # done ahead up to the one that raises
-        results.append(process.printed)
-    assert results[:5] == results[5:]
-    assert results[0][1:] == ([1.0, 1.0], ["careful"])
+    cases = [
+        ((np.zeros(2),), {}),
+        ((), {"x": np.ones(2)}),
+        ((np.ones(2),), {"fail": True}),
+        ((np.ones(3),), {}),
+    ]
+    draws.seed("x")
+    start = draws.snapshot()
+    process.printed = ""
+    became = list(f._announce_(cases))
+    assert process.printed == "called\ncalled\n"
+    assert [case[0][0].tolist() for case in cases[::2]] == [[0, 0], [1, 1]]  # what is given is not touched
+    for (args, kwargs), called in zip(cases[:2], became, strict=False):
+        draws.restore(start)
+        with warnings.catch_warnings(record=True):
+            assert called.returned.tolist() == f(*args, **kwargs).tolist()
+    assert [(c.moved, c.warned) for c in became] == [
+        ([0], [(UserWarning, "careful")]),
+        (["x"], [(UserWarning, "careful")]),
+        ([], []),
+    ]
+    assert str(became[2].error) == "no"  # and the one after it is not made
 
 
-def test_another_call_than_the_one_announced_is_made(process):
+def test_what_was_announced_is_there_after_something_that_nobody_expected(process):
     f = define(process, "def f(x): return x + 1")
-    f._announce_calls_([((1,), {}), ((2,), {})])
-    assert (f(5), f(2), process.ahead) == (6, 3, [])
+    process.follow = runs = [remote.to_run("def f(x): return x", "later")]
+    became = f._announce_([((1,), {}), ((2,), {})])
+    assert process.is_asked(runs)
+    assert f(5) == 6
+    assert [called.returned for called in became] == [2, 3]
+    assert process.do(runs[0])["error"] is None
+    assert not process.is_asked(runs)
+    assert (process.look(["f"])["f"](1), f(1)) == (1, 2)
 
 
-def test_calls_that_are_announced_are_made_one_by_one_where_something_else_comes_first(process):
-    f = define(process, "def f(x): return x + 1")
-    f._announce_calls_([((1,), {}), ((2,), {})])
-    assert process.look(["f"])["f"](1) == 2
-    assert (f(1), f(2), process.ahead) == (2, 3, [])
+@pytest.mark.parametrize("calls", [[((np.zeros(2**22),), {})], [((print,), {}), ((1,), {})]])
+def test_calls_that_are_large_or_call_back_are_not_announced(process, calls):
+    seen = []
+    calls = [(tuple(seen.append if arg is print else arg for arg in args), kwargs) for args, kwargs in calls]
+    f = define(process, "def f(x): return 3")
+    assert list(f._announce_(calls)) == []
+    assert f(1) == 3
+
+
+def test_answers_that_are_large_or_cannot_be_sent_are_left_for_later(process):
+    f = define(process, "import numpy as np\ndef f(n): return np.zeros(n) if n else [[]] * 600_000")
+    assert [called.returned.size for called in f._announce_([((n,), {}) for n in (5, 6, 2**22, 7)])] == [5, 6]
+    assert list(f._announce_([((5,), {}), ((0,), {})])) == []
+
+
+def test_names_mean_what_they_meant_at_a_place(process):
+    run(process, "base = 1\ndef f(x): return x + base")
+    f = process.look(["f"], place=4)["f"]
+    run(process, "base = 2\ndef g(x): return x\ndel f")
+    assert f(1) == 3
+    process.recall(4)
+    assert (f(1), process.look(["f", "g"]).keys()) == (2, {"f"})
+
+
+def test_draws_of_a_cell_between_two_calls_do_not_show(process):
+    f = define(process, "import random\ndef f(): return random.random()")
+    draws.seed("x")
+    start = draws.snapshot()
+    first = list(f._announce_([((), {})]))
+    run(process, "random.random()")
+    draws.restore(start)
+    assert list(f._announce_([((), {})])) == first
 
 
 def test_a_student_cannot_choose_the_examiner_s_draws(process):
@@ -398,6 +429,7 @@ def test_an_answer_that_is_too_large_is_the_student_s_error(process, monkeypatch
         {"error": {"kind": 3}},
         {"error": {}},
         {"answers": [3]},
+        {"answers": [{"value": 1, "moved": [{}]}]},
         {"callback": 99, "args": (), "kwargs": {}},
         {"callback": "x"},
         [1],
@@ -421,24 +453,24 @@ def test_a_forged_answer_is_a_value_an_error_or_the_end(answer):
 def test_requests_that_are_expected_are_answered_in_their_order():
     with forked() as process:
         runs = [remote.to_run(f"x = {n}; print(x)", f"cell {n}") for n in range(3)]
-        process.expect([*runs, remote.to_look(["x"])])
-        printed = [process.run(request["source"], request["name"])["printed"] for request in runs]
-        assert printed == ["0\n", "1\n", "2\n"]
-        assert process.look(["x"]) == {"x": 2}
-        process.expect([remote.to_run("x = 5", "a"), remote.to_look(["x"])])
-        assert process.look(["y", "x"]) == {
-            "x": 5
-        }  # asked for something else: what was expected is done first
-        assert not process.expected
+        look = remote.to_look(0, ["x"], [])
+        process.expect([*runs, look])
+        assert [process.do(request)["printed"] for request in runs] == ["0\n", "1\n", "2\n"]
+        assert process.do(look)["found"] == {"x": 2}
+        process.expect([remote.to_run("x = 5", "a"), look])
+        assert process.look(["y", "x"]) == {"x": 5}  # what was expected is done before what was not
+        assert process.is_asked([look])
+        assert process.do(look)["found"] == {"x": 5}
+        assert not process.is_asked([look])
 
 
 def test_a_death_is_laid_to_the_request_that_it_happened_in():
     with forked() as process:
         runs = [remote.to_run(source, source) for source in ("x = 1", "import os; os._exit(0)", "y = 2")]
         process.expect(runs)
-        assert process.run(runs[0]["source"], runs[0]["name"])["error"] is None
+        assert process.do(runs[0])["error"] is None
         with pytest.raises(remote.Gone):
-            process.run(runs[1]["source"], runs[1]["name"])
+            process.do(runs[1])
 
 
 @pytest.mark.parametrize(
