@@ -109,7 +109,8 @@ def _managed(tier):
         source = _ATTEMPTS.format(secret=str(secret), folder=folder, process=os.getpid())
         zygote = Zygote(tier, (), [], Limits())
         try:
-            process = remote.Process(zygote.start(), "seed", time.monotonic() + WITHIN)
+            started = zygote.start()
+            process = remote.Process(started.pipe, "seed", time.monotonic() + WITHIN)
             answer = process.run(source, "attempts")
             if answer["error"] is not None:
                 raise SandboxError(f"A submission could not run: {answer['error']['message']}")

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from autograder import check, compare, confine, diagnosis, draws, remote, wire
 from autograder.engine import EngineFailure
 from autograder.lesson import Lesson, Test, read_lesson
-from autograder.sandbox import Limits, SandboxError, Zygote
+from autograder.sandbox import Limits, SandboxError, Started, Zygote
 from autograder.student import warm
 
 MOST_STARTS = 12  # of a student's process, for one submission
@@ -39,6 +39,7 @@ DIED = "Python ended while this cell ran. Does it call os._exit, or need more me
 GAVE_UP = "Not run: Python had ended in too many cells before."
 
 
+GO = b"G"
 _NUMBER = struct.Struct("<q")
 
 
@@ -54,37 +55,57 @@ def main(descriptor: int, settings: dict) -> None:
     try:
         warm([*lesson.needed, f"autograder.answers.{settings['topic']}"])
         confine.require_one_thread()
-        taken = mmap.mmap(
-            -1, _NUMBER.size
-        )  # the number of the request that a child has taken, for all to see
         wire.send(pipe, wire.pack({"ready": True}))
-        while True:
-            with student.start() as started:  # both processes get ready while nobody waits for them
-                child = os.fork()
-                if child == 0:
-                    _grade_in_child(pipe, taken, lesson, student, started, settings)
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            student.end()
-            if code == NOBODY:
-                return
-            if code:
-                lost = {"failure": "The examiner's process ended.", "number": _NUMBER.unpack(taken)[0]}
-                wire.send(pipe, wire.pack(lost))
+        _serve(pipe, lesson, student, settings)
     except (wire.WireError, SandboxError):
         return
     finally:
         student.close()
 
 
-def _grade_in_child(pipe, taken, lesson, student, started, settings):
-    status = 1
+def _serve(pipe, lesson, student, settings):
+    """Lets one child after another grade a submission; while one is at work, the next gets ready."""
+    taken = mmap.mmap(
+        -1, _NUMBER.size
+    )  # the number of the last request, which the child that has it notes here
+    current, gate = _child(pipe, taken, lesson, student, settings)
+    while True:
+        os.write(gate, GO)
+        os.close(gate)
+        after, gate = _child(pipe, taken, lesson, student, settings)
+        code = os.waitstatus_to_exitcode(os.waitpid(current, 0)[1])
+        if code == NOBODY:
+            return
+        if code:
+            student.require_alive()
+            lost = {"failure": "The examiner's process ended.", "number": _NUMBER.unpack(taken)[0]}
+            wire.send(pipe, wire.pack(lost))
+        current = after
+
+
+def _child(pipe, taken, lesson, student, settings):
+    """A child that is ready to grade, and what it waits at until it may."""
+    started = student.start()
+    gate, opens = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(opens)
+        _grade_in_child(pipe, gate, taken, Submission(lesson, student, started, settings))
+    os.close(gate)
+    started.let_go()
+    return child, opens
+
+
+def _grade_in_child(pipe, gate, taken, submission):
+    status = NOBODY
     try:
-        submission = Submission(lesson, student, started, settings)
+        if os.read(gate, 1) != GO:
+            return
         try:
             request = wire.unpack(wire.receive(pipe))
         except wire.WireError:
-            status = NOBODY
             return
+        status = 1
         taken[:] = _NUMBER.pack(request["number"])
         try:
             outputs, seconds = submission.grade(request["cells"], request["seed"])
@@ -92,6 +113,7 @@ def _grade_in_child(pipe, taken, lesson, student, started, settings):
         except EngineFailure as error:
             answer = {"failure": str(error)}
         wire.send(pipe, wire.pack({**answer, "number": request["number"]}))
+        submission.end()
         status = 0
     finally:
         os._exit(status)
@@ -114,13 +136,13 @@ class Step:
 
 
 class Submission:
-    """One submission, from its first cell to its last. started: the connection to the first process.
+    """One submission, from its first cell to its last. started: the first process, which gets ready already.
 
     Cells and public tests are run in their order; then the hidden tests, with names that mean what they meant
     where each stands. So a process has seen no hidden input while it says what a student is to read.
     """
 
-    def __init__(self, lesson: Lesson, student: Zygote, started: socket.socket, settings: dict):
+    def __init__(self, lesson: Lesson, student: Zygote, started: Started, settings: dict):
         self.lesson, self.student, self.started = lesson, student, started
         self.timeout, self.withheld = settings["timeout"], tuple(settings["withheld"])
         self.in_process = settings["in_process"]
@@ -212,9 +234,9 @@ class Submission:
             self.starts += 1
             self.found, request = {}, None
             try:
-                connection, self.started = self.started or self.student.start(), None
+                self.started = self.started or self.student.start()
                 begun = time.monotonic() + self.timeout
-                process = remote.Process(connection, _draws_of(self.seed), begun, self.withheld)
+                process = remote.Process(self.started.pipe, _draws_of(self.seed), begun, self.withheld)
                 for request in list(self.done):
                     self._do(process, request)
                 self.process = process
@@ -222,15 +244,17 @@ class Submission:
                 done, self.done = self.done, []
                 for other in done:
                     self.done += _look_alone(request) if other is request else [other]
-                self._end()
+                self.end()
         return self.process
 
-    def _end(self):
-        self.process = None
-        self.student.end()
+    def end(self) -> None:
+        """Does away with the student's process, if there is one. Raises SandboxError."""
+        started, self.started, self.process = self.started, None, None
+        if started:
+            started.end()
 
     def _lost(self, gone):
-        self._end()
+        self.end()
         text = {"Timeout": TIMEOUT.format(self.timeout)}.get(gone.kind, DIED)
         text = GAVE_UP if gone.text == GAVE_UP else text
         return _error(gone.kind, text, [f"{gone.kind}: {text}"])

@@ -233,6 +233,9 @@ class Ground:
             "process": "failure" not in outcome.effects and _left(mine, self.usual),
         }
         outcome.effects |= {effect for effect, had in seen.items() if had}
+        if "process" in outcome.effects:  # those that were ready for the next submissions were killed too
+            self.neighbour(engine)
+            self.neighbour(engine)
         return outcome
 
     def _submission(self, student, parts):
@@ -539,12 +542,14 @@ def _tasks(process):
 def _left(before: set[int], usual: int) -> bool:
     """Whether there are more processes than usual. If so, those that were not there before are killed.
 
-    What is on its way out, as the process that a submission had, gets half a second for it. The one that
-    waits for the next submission has taken the place of another.
+    What is on its way out, as the processes that a submission had, gets half a second for it, and so do those
+    that get ready for the next submissions in their place: it is counted when the number stays as it is.
     """
-    until = time.monotonic() + 0.5
-    while (more := len(_alive()) > usual) and time.monotonic() < until:
-        time.sleep(0.01)
+    until, same = time.monotonic() + 0.5, 0
+    while same < 3 and time.monotonic() < until:
+        same = same + 1 if len(_alive()) == usual else 0
+        time.sleep(0.015)
+    more = len(_alive()) > usual
     for process in _alive() - before if more else ():
         with contextlib.suppress(OSError):
             os.kill(process, signal.SIGKILL)

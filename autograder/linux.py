@@ -60,10 +60,9 @@ def mount(source: str, target: str, kind: str | None, flags: int = 0, data: str 
 
 def drop_capabilities() -> None:
     """Gives up all rights beyond those of the user that one is. Raises OSError."""
+    zero = ctypes.c_ulong(0)
     for capability in range(64):
-        try:
-            prctl(_DROP_FROM_BOUNDING_SET, capability)
-        except OSError:
+        if _libc.prctl(_DROP_FROM_BOUNDING_SET, ctypes.c_ulong(capability), zero, zero, zero) < 0:
             break  # beyond the last that this kernel has, or there was none to drop
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     _check(_libc.capset(header, (ctypes.c_uint32 * 6)()))

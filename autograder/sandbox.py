@@ -89,9 +89,10 @@ def _left_out(at, names, withheld):
 
 
 class Zygote:
-    """A student's zygote, started at one of the tiers. It grades one submission at a time.
+    """A student's zygote, started at one of the tiers; `start` gives a new student's process.
 
-    `start` gives a connection to a new student's process, and `end` does away with it. Raises SandboxError.
+    A process may get ready while another is at work, but one at a time runs a student's code. Raises
+    SandboxError.
     """
 
     def __init__(self, tier: int, withheld: tuple[str, ...], modules: list[str], limits: Limits):
@@ -131,20 +132,23 @@ class Zygote:
             why = "root may not make mount namespaces, or not become another user" if prepare else error
             raise SandboxError(f"The sandbox (tier {self.tier}) did not start: {why}.") from None
 
-    def start(self) -> socket.socket:
-        """A new student's process, by the connection to it."""
+    def start(self) -> "Started":
+        """A new student's process, which gets ready by itself."""
         near, far = socket.socketpair()
-        with far:
-            socket.send_fds(self.control, [b"S"], [far.fileno()])
-        return near
+        line, its_line = socket.socketpair()
+        with far, its_line:
+            try:
+                socket.send_fds(self.control, [b"S"], [far.fileno(), its_line.fileno()])
+            except OSError:
+                raise SandboxError(f"The sandbox (tier {self.tier}) has ended. {self._said()}") from None
+        line.settimeout(READY_WITHIN)
+        work = Path(self.folder.name) / "work" if self.tier < 3 else None
+        return Started(near, line, work)
 
-    def end(self) -> int:
-        """Kills the student's process, if there is one, and gives its wait status when it is gone."""
-        self.control.sendall(b"E")
-        status = int.from_bytes(self._read(4), "little", signed=True)
-        if self.tier < 3:
-            _clear(Path(self.folder.name) / "work")
-        return status
+    def require_alive(self) -> None:
+        """Raises SandboxError where the zygote has ended."""
+        if self.process.poll() is not None:
+            raise SandboxError(f"The sandbox (tier {self.tier}) has ended. {self._said()}")
 
     def close(self) -> None:
         """Ends the zygote, and whatever it has started."""
@@ -190,6 +194,37 @@ class Zygote:
         if self.tier == 2:
             settings["read"] = [*_readable(code), str(code), *DEVICES]
         return [*python, json.dumps(settings)], _environment(str(code), str(work)), None
+
+
+@dataclass
+class Started:
+    """A student's process. pipe: the connection to it; line: it lives as long as somebody holds this.
+
+    work: the folder that it writes in, where it is not in memory of its own.
+    """
+
+    pipe: socket.socket
+    line: socket.socket
+    work: Path | None
+
+    def end(self) -> int:
+        """Kills it, and gives its wait status when nothing of it is left. Raises SandboxError."""
+        try:
+            self.line.sendall(b"E")
+            status = self.line.recv(4, socket.MSG_WAITALL)
+        except OSError:
+            status = b""
+        self.let_go()
+        if len(status) < 4:
+            raise SandboxError("The sandbox has ended.")
+        if self.work is not None:
+            _clear(self.work)
+        return int.from_bytes(status, "little", signed=True)
+
+    def let_go(self) -> None:
+        """Closes this side. Where nobody else holds the process, its zygote kills it."""
+        self.pipe.close()
+        self.line.close()
 
 
 def _environment(code, work):

@@ -7,6 +7,7 @@ seccomp(2); it cannot be taken off again.
 """
 
 import ctypes
+import functools
 import os
 import platform
 import struct
@@ -58,7 +59,7 @@ X32 = 0x40000000  # the other numbering of system calls on x86-64
 
 ALLOW, REFUSE, KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000  # refuse: with an errno
 EPERM, EAGAIN, ENOSYS = 1, 11, 38
-LOAD, EQUAL, AT_LEAST, HAS_BITS, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+LOAD, EQUAL, AT_LEAST, HAS_BITS, JUMP, RETURN = 0x20, 0x15, 0x35, 0x45, 0x05, 0x06
 NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 
 SET_SECCOMP, FILTER = 22, 2  # prctl
@@ -76,6 +77,7 @@ def denied(machine: str) -> list[int]:
     return [int(word[column]) for word in words if word[column] != "-"]
 
 
+@functools.cache  # a zygote makes it once: at tier 3 it is the same for all children
 def program(machine: str, process: int, threads: bool) -> bytes:
     """The filter for one process, which may signal itself alone, and start threads or none."""
     column, architecture = ARCHITECTURES[machine]
@@ -87,8 +89,9 @@ def program(machine: str, process: int, threads: bool) -> bytes:
     ]
     if machine == "x86_64":
         steps += [(AT_LEAST, 0, 1, X32), (RETURN, 0, 0, KILL_PROCESS)]
-    for number in denied(machine):
-        steps += [(EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE | EPERM)]
+    numbers = denied(machine)
+    steps += [(EQUAL, len(numbers) - place, 0, number) for place, number in enumerate(numbers)]
+    steps += [(JUMP, 0, 0, 1), (RETURN, 0, 0, REFUSE | EPERM)]  # to the latter from each of those above
     # clone3 hides its flags behind a pointer: the C library then takes clone.
     steps += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, REFUSE | ENOSYS)]
     if threads:

@@ -5,7 +5,7 @@
 starts a zygote, inside the sandbox: a process that has the lesson's libraries loaded, one thread, and nothing
 that a student may not see. For each submission it forks a child, which is confined before it reads a byte of
 the submission, and which talks with the examiner through a pipe of its own. The zygote itself runs no
-student's code; when the examiner says so, it kills the child, and waits until nothing of it is left.
+student's code; when the examiner says so, or is gone, it kills the child, and waits until nothing of it is left.
 
 Nothing that comes from here is believed: it is output, and values to be compared elsewhere.
 """
@@ -14,6 +14,8 @@ import contextlib
 import importlib
 import json
 import os
+import platform
+import select
 import signal
 import socket
 import struct
@@ -24,11 +26,11 @@ import warnings
 
 import numpy as np
 
-from autograder import check, confine, draws, wire
+from autograder import check, confine, draws, seccomp, wire
 from autograder.cells import Notebook
 from autograder.foreign import MISSING, as_plain, made
 
-START, END = b"S", b"E"
+START = b"S"
 ENDED = struct.Struct("<i")
 MOST_WARNINGS = 20
 MOST_AHEAD = 2**24  # bytes of answers to calls that go together
@@ -44,26 +46,26 @@ def main(control: int, settings: dict) -> None:
     confine.require_one_thread()
     settings["limits"]["memory"] += confine.memory_taken()
     settings["nowhere"] = os.open(os.devnull, os.O_RDWR)
+    if settings["tier"] == 3:
+        seccomp.program(platform.machine(), 1, True)
     if settings["read"] is not None:
         confine.restrict_files(settings["read"], settings["work"])
     pipe.sendall(START)
-    child = None
+    children = {}  # by the line that each hangs on: when it is pulled, or nobody holds it, the child has to go
     while True:
-        word, descriptors = _next(pipe)
-        if word == START:
-            child = child or _fork(descriptors[0], settings)
-            os.close(descriptors[0])
-        elif word == END:
-            pipe.sendall(ENDED.pack(_end(child)))
-            child = None
-        else:
-            _end(child)
-            return
-
-
-def _next(pipe):
-    word, descriptors, _, _ = socket.recv_fds(pipe, 1, 1)
-    return word, descriptors
+        ready, _, _ = select.select([pipe, *children], [], [])
+        for line in children.keys() & ready:
+            with contextlib.suppress(OSError), line:
+                line.sendall(ENDED.pack(_end(children.pop(line))))
+        if pipe in ready:
+            word, descriptors, _, _ = socket.recv_fds(pipe, 1, 2)
+            if word != START:
+                break
+            connection, line = descriptors
+            children[socket.socket(fileno=line)] = _fork(connection, settings)
+            os.close(connection)
+    for child in children.values():
+        _end(child)
 
 
 def warm(modules: list[str]) -> None:
@@ -110,9 +112,7 @@ def _fork(descriptor, settings):
 
 
 def _end(child):
-    """Kills the child, and gives its wait status; where it has a PID namespace, all of that dies with it."""
-    if child is None:
-        return 0
+    """Kills a child, and gives its wait status; where it has a PID namespace, all of that dies with it."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
     return os.waitpid(child, 0)[1]

@@ -39,12 +39,11 @@ def zygote(tier: int, withheld=(), modules=("numpy",), **limits):
 @contextmanager
 def submission(of: Zygote, seconds: float = WITHIN):
     """A connection to a new student's process of a zygote."""
-    process = remote.Process(of.start(), "seed", time.monotonic() + seconds)
+    started = of.start()
     try:
-        yield process
+        yield remote.Process(started.pipe, "seed", time.monotonic() + seconds)
     finally:
-        process.pipe.close()
-        of.end()
+        started.end()
 
 
 @contextmanager
