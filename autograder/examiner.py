@@ -23,6 +23,8 @@ import traceback
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
+
 from autograder import check, compare, confine, diagnosis, draws, remote, wire
 from autograder.engine import EngineFailure
 from autograder.lesson import Lesson, Test, read_lesson
@@ -39,7 +41,7 @@ DIED = "Python ended while this cell ran. Does it call os._exit, or need more me
 GAVE_UP = "Not run: Python had ended in too many cells before."
 
 
-GO = b"G"
+GO, DONE = b"G", b"D"
 _NUMBER = struct.Struct("<q")
 
 
@@ -65,41 +67,49 @@ def main(descriptor: int, settings: dict) -> None:
 
 def _serve(pipe, lesson, student, settings):
     """Lets one child after another grade a submission; while one is at work, the next gets ready."""
-    taken = mmap.mmap(
-        -1, _NUMBER.size
-    )  # the number of the last request, which the child that has it notes here
-    current, gate = _child(pipe, taken, lesson, student, settings)
+    taken = mmap.mmap(-1, _NUMBER.size)  # where a child notes the number of its request
+    before, child = None, _Child(pipe, taken, lesson, student, settings)
     while True:
-        os.write(gate, GO)
-        os.close(gate)
-        after, gate = _child(pipe, taken, lesson, student, settings)
-        code = os.waitstatus_to_exitcode(os.waitpid(current, 0)[1])
-        if code == NOBODY:
-            return
-        if code:
+        child.link.sendall(GO)
+        after = _Child(pipe, taken, lesson, student, settings)
+        if before:
+            before.code()
+        if child.link.recv(1) != DONE:
+            if child.code() == NOBODY:
+                return
             student.require_alive()
             lost = {"failure": "The examiner's process ended.", "number": _NUMBER.unpack(taken)[0]}
             wire.send(pipe, wire.pack(lost))
-        current = after
+        before, child = child, after
 
 
-def _child(pipe, taken, lesson, student, settings):
-    """A child that is ready to grade, and what it waits at until it may."""
-    started = student.start()
-    gate, opens = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(opens)
-        _grade_in_child(pipe, gate, taken, Submission(lesson, student, started, settings))
-    os.close(gate)
-    started.let_go()
-    return child, opens
+class _Child:
+    """A child that is ready to grade. link: it waits there until it may, and says there when it has."""
+
+    def __init__(self, pipe, taken, lesson, student, settings):
+        started = student.start()
+        self.link, link = socket.socketpair()
+        self.process = os.fork()
+        if self.process == 0:
+            self.link.close()
+            _grade_in_child(pipe, link, taken, Submission(lesson, student, started, settings))
+        link.close()
+        started.let_go()
+        self.ended = None
+
+    def code(self):
+        """Its exit code, when it has ended."""
+        if self.ended is None:
+            self.link.close()
+            self.ended = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+        return self.ended
 
 
-def _grade_in_child(pipe, gate, taken, submission):
+def _grade_in_child(pipe, link, taken, submission):
     status = NOBODY
     try:
-        if os.read(gate, 1) != GO:
+        _rehearse()
+        if link.recv(1) != GO:
             return
         try:
             request = wire.unpack(wire.receive(pipe))
@@ -113,10 +123,23 @@ def _grade_in_child(pipe, gate, taken, submission):
         except EngineFailure as error:
             answer = {"failure": str(error)}
         wire.send(pipe, wire.pack({**answer, "number": request["number"]}))
-        submission.end()
+        submission.leave()
+        link.sendall(DONE)
         status = 0
     finally:
         os._exit(status)
+
+
+def _rehearse():
+    """Uses once what every submission will: a fork copies memory at its first use, and now nobody waits."""
+    arrays = [np.arange(3.0), np.ones((2, 2))]
+    cases = [(array,) for array in arrays]
+    names = {"check": check, "answer": lambda x: x + 1, "reference": lambda x: x + 1.0, "cases": cases}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile("check.values('.answer', cases, reference)", "<rehearsal>", "exec"), names)
+    check._passed.clear()
+    check.rng("")
+    wire.unpack(wire.pack({"arrays": arrays, "words": ["a", 1, None, 2.0]}))
 
 
 # The child.
@@ -252,6 +275,11 @@ class Submission:
         started, self.started, self.process = self.started, None, None
         if started:
             started.end()
+
+    def leave(self) -> None:
+        """The last student's process goes with this one; here it ends where another would meet its files."""
+        if self.started and self.started.work:
+            self.end()
 
     def _lost(self, gone):
         self.end()
