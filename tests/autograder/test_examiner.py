@@ -389,6 +389,12 @@ def test_a_hidden_test_meets_the_names_as_they_were_where_it_stands(toy):
     assert toy.outcomes(square, "import os\npower, square = 3, None\nos._exit(0)")["square_hidden"] == RIGHT
 
 
+def test_what_a_later_cell_changes_in_place_a_hidden_test_meets_changed(toy):
+    """In a notebook that runs from top to bottom it would not: the exception that this order makes."""
+    square = "powers = [2]\ndef square(x):\n    return x ** powers[0]"
+    assert toy.outcomes(square, "powers[0] = 3\n" + CUBE) == every(RIGHT, square_hidden=WRONG)
+
+
 def test_a_hidden_test_does_without_a_cell_that_dies_when_it_is_run_again(special, tmp_path):
     seen = repr(str(tmp_path / "seen"))
     twice = f"import os\nif os.path.exists({seen}): os._exit(0)\nopen({seen}, 'w').close()\n"
