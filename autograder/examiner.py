@@ -3,9 +3,10 @@
     python -m autograder.examiner DESCRIPTOR SETTINGS-AS-JSON
 
 starts a zygote for one lesson: it has the lesson's test cells compiled and the reference loaded, and starts
-the student's zygote (sandbox.py). For each submission it forks a child, which has the student's cells run
-over there, runs the test cells here with stand-ins for what the student defined (remote.py), and answers with
-the outputs of every cell. Verdicts are found here; what comes from over there is only ever a value.
+the student's zygote (sandbox.py). A child that it forks takes one submission after another: it has the
+student's cells run over there, runs the test cells here with stand-ins for what the student defined
+(remote.py), and answers with the outputs of every cell. Where a test leaves a trace in it (traces.py), the
+next submission gets a new child. Verdicts are found here; what comes from over there is only ever a value.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autograder import check, compare, confine, diagnosis, draws, remote, wire
+from autograder import check, compare, confine, diagnosis, draws, linux, remote, traces, wire
 from autograder.engine import EngineFailure
 from autograder.lesson import Lesson, Test, read_lesson
 from autograder.sandbox import Limits, SandboxError, Started, Zygote
@@ -33,7 +34,7 @@ from autograder.student import warm
 
 MOST_STARTS = 12  # of a student's process, for one submission
 MOST_PRINTED = 100_000
-NOBODY = 3  # exit code of a child that had nobody to grade for
+MOST_SUBMISSIONS = 64  # for one child of the examiner's
 STUCK = 3  # times the time limit, after which a test cell of ours is taken to hang
 
 TIMEOUT = "This cell did not end within {} seconds, and was stopped. Is there an endless loop?"
@@ -41,7 +42,7 @@ DIED = "Python ended while this cell ran. Does it call os._exit, or need more me
 GAVE_UP = "Not run: Python had ended in too many cells before."
 
 
-GO, DONE = b"G", b"D"
+LEFT, FAILED, NOBODY = 0, 1, 3  # exit codes of a child: another is wanted, something failed, all is over
 _NUMBER = struct.Struct("<q")
 
 
@@ -49,7 +50,7 @@ _NUMBER = struct.Struct("<q")
 
 
 def main(descriptor: int, settings: dict) -> None:
-    """Loads the lesson, says so, and forks for each submission, until the other side is closed."""
+    """Loads the lesson, says so, and has submissions graded, until the other side is closed."""
     pipe = socket.socket(fileno=descriptor)
     lesson = read_lesson(settings["source"], settings["topic"])
     limits = Limits(**settings["limits"])
@@ -66,68 +67,74 @@ def main(descriptor: int, settings: dict) -> None:
 
 
 def _serve(pipe, lesson, student, settings):
-    """Lets one child after another grade a submission; while one is at work, the next gets ready."""
-    taken = mmap.mmap(-1, _NUMBER.size)  # where a child notes the number of its request
-    before, child = None, _Child(pipe, taken, lesson, student, settings)
+    """Forks a child, which grades one submission after another, and another one when it has ended."""
+    taken = mmap.mmap(-1, _NUMBER.size)  # the number of the last request that a child has taken
     while True:
-        child.link.sendall(GO)
-        after = _Child(pipe, taken, lesson, student, settings)
-        if before:
-            before.code()
-        if child.link.recv(1) != DONE:
-            if child.code() == NOBODY:
-                return
-            student.require_alive()
-            lost = {"failure": "The examiner's process ended.", "number": _NUMBER.unpack(taken)[0]}
-            wire.send(pipe, wire.pack(lost))
-        before, child = child, after
+        before = taken[:]
+        news, told = socket.socketpair()
+        process = os.fork()
+        if process == 0:
+            news.close()
+            _grade_in_child(pipe, taken, told, lesson, student, settings)
+        told.close()
+        with news, news.makefile() as lines:
+            imported = lines.read().split()  # up to the child's end
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        if code == NOBODY:
+            return
+        student.require_alive()
+        if imported:
+            warm(imported)
+            confine.require_one_thread()
+        if code == LEFT:
+            continue
+        if taken[:] == before:
+            sys.exit(f"A child of the examiner ended by itself, with code {code}.")
+        (number,) = _NUMBER.unpack(taken)
+        wire.send(pipe, wire.pack({"failure": "The examiner's process ended.", "number": number}))
 
 
-class _Child:
-    """A child that is ready to grade. link: it waits there until it may, and says there when it has."""
+def _grade_in_child(pipe, taken, told, lesson, student, settings):
+    """Ends this process: when nobody is there to grade for, after a failure, or where a test left a trace.
 
-    def __init__(self, pipe, taken, lesson, student, settings):
-        started = student.start()
-        self.link, link = socket.socketpair()
-        self.process = os.fork()
-        if self.process == 0:
-            self.link.close()
-            _grade_in_child(pipe, link, taken, Submission(lesson, student, started, settings))
-        link.close()
-        started.let_go()
-        self.ended = None
-
-    def code(self):
-        """Its exit code, when it has ended."""
-        if self.ended is None:
-            self.link.close()
-            self.ended = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
-        return self.ended
-
-
-def _grade_in_child(pipe, link, taken, submission):
-    status = NOBODY
+    told: there it says which modules were loaded meanwhile, so that the next child has them.
+    """
+    status = FAILED
     try:
+        linux.end_with_parent()
         _rehearse()
-        if link.recv(1) != GO:
-            return
-        try:
+        clean, ready = traces.Traces(), student.start()
+        for _ in range(MOST_SUBMISSIONS):
+            if not pipe.recv(1, socket.MSG_PEEK):
+                status = NOBODY
+                return
+            taken[:] = _NUMBER.pack(_NUMBER.unpack(taken)[0] + 1)  # this one, should reading it fail
             request = wire.unpack(wire.receive(pipe))
-        except wire.WireError:
-            return
-        status = 1
-        taken[:] = _NUMBER.pack(request["number"])
-        try:
-            outputs, seconds = submission.grade(request["cells"], request["seed"])
-            answer = {"outputs": outputs, "seconds": seconds}
-        except EngineFailure as error:
-            answer = {"failure": str(error)}
-        wire.send(pipe, wire.pack({**answer, "number": request["number"]}))
-        submission.leave()
-        link.sendall(DONE)
-        status = 0
+            taken[:] = _NUMBER.pack(request["number"])
+            started, ready = ready, student.start()  # the next may get ready meanwhile
+            submission = Submission(lesson, student, started, settings)
+            answer = _answer(submission, request)
+            wire.send(pipe, wire.pack({**answer, "number": request["number"]}))
+            submission.leave()
+            check.forget()
+            if "failure" in answer or clean.found():
+                break
+        told.sendall(" ".join(clean.loaded()).encode())
+        status = LEFT
+    except wire.WireError:
+        status = NOBODY
+    except Exception:
+        traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def _answer(submission, request):
+    try:
+        outputs, seconds = submission.grade(request["cells"], request["seed"])
+    except EngineFailure as error:
+        return {"failure": str(error)}
+    return {"outputs": outputs, "seconds": seconds}
 
 
 def _rehearse():
@@ -137,7 +144,7 @@ def _rehearse():
     names = {"check": check, "answer": lambda x: x + 1, "reference": lambda x: x + 1.0, "cases": cases}
     with contextlib.redirect_stdout(io.StringIO()):
         exec(compile("check.values('.answer', cases, reference)", "<rehearsal>", "exec"), names)
-    check._passed.clear()
+    check.forget()
     check.rng("")
     wire.unpack(wire.pack({"arrays": arrays, "words": ["a", 1, None, 2.0]}))
 
@@ -277,9 +284,11 @@ class Submission:
             started.end()
 
     def leave(self) -> None:
-        """The last student's process goes with this one; here it ends where another would meet its files."""
+        """Lets go of the student's process; where another would meet its files, it ends before."""
         if self.started and self.started.work:
             self.end()
+        elif self.started:
+            self.started.let_go()
 
     def _lost(self, gone):
         self.end()

@@ -10,6 +10,7 @@ READ_ONLY, NO_SETUID, NO_DEVICES, NO_EXEC = 1, 2, 4, 8
 BIND, RECURSIVE, PRIVATE = 4096, 16384, 1 << 18
 
 _CLONE = {"x86_64": 56, "aarch64": 220}
+_END_WITH_PARENT = 1
 _SET_NO_NEW_PRIVILEGES, _SET_DUMPABLE, _DROP_FROM_BOUNDING_SET = 38, 4, 24
 
 # PyDLL keeps the interpreter's lock, which a child must find held by its only thread.
@@ -36,6 +37,11 @@ def no_new_privileges() -> None:
 def not_dumpable() -> None:
     """Nobody but root may look into this process, through /proc or by ptrace."""
     prctl(_SET_DUMPABLE, 0)
+
+
+def end_with_parent() -> None:
+    """This process is killed when the one that forked it ends."""
+    prctl(_END_WITH_PARENT, signal.SIGKILL)
 
 
 def fork_into(namespaces: int) -> int:

@@ -94,6 +94,7 @@ def _warm_torch():
     torch.distributions.Normal(0.0, 1.0).log_prob(torch.zeros(1))
     torch.linalg.slogdet(torch.eye(2))
     torch.func.vmap(torch.func.jacrev(torch.sin))(torch.ones(2, 2))
+    isinstance(layer, torch.Generator)  # loads more at its first use
 
 
 def _fork(descriptor, settings):
