@@ -1,7 +1,7 @@
 """The isolated engine: a submission's cells run in a sandbox, its tests run elsewhere.
 
 For the lesson that is being graded there are two processes beside this one: the examiner (examiner.py), and
-in the sandbox the student's (student.py). Both are started once, and fork for each submission.
+in the sandbox the student's (student.py). Both are started once; the student's forks for each submission.
 """
 
 import json
