@@ -229,10 +229,10 @@ def expansion(A, memo=False):
 rng = check.rng("determinants.laplace")
 cases = [(rng.normal(size=(n, n)), memo) for n in (1, 2, 3, 6) for memo in (False, True)]
 for zeros in (0.3, 0.6, 0.9):
-    A = rng.normal(size=(6, 6)) * (rng.random((6, 6)) > zeros)
+    A = rng.normal(size=(5, 5)) * (rng.random((5, 5)) > zeros)
     cases += [(A, False), (A, True)]
-A = rng.normal(size=(7, 7))
-cases += [(np.tril(A), False), (np.triu(A), False), (np.triu(A), True), (rng.normal(size=(8, 8)), True)]
+A = rng.normal(size=(6, 6))
+cases += [(np.tril(A), False), (np.triu(A), False), (np.triu(A), True), (rng.normal(size=(7, 7)), True)]
 cases += [(np.array([[3e7, 3e7 + 1], [3e7 - 1, 3e7]]), False), (np.zeros((3, 3)), True)]
 check.values("determinants.laplace", cases, expansion)
 
@@ -869,7 +869,7 @@ print(f"det M = {np.linalg.det(M):.6f},  det(A + V W^T) = {np.linalg.det(np.diag
 #
 # Type the result: `lemma(a, V, W)`, where `a` of shape `(d,)` is the diagonal of $A$, without zeros, and `V` and `W` have shape `(d, m)`. Return the four values `(X, S, sign, log_abs_det)`, the last two for $A + VW^\top$.
 #
-# Never build a $d \times d$ matrix: the hidden tests have $d = 100{,}000$, where it would take 80 gigabytes, and the public test looks at the memory that you use. Your cost is $O(dm^2 + m^3)$, where elimination takes $O(d^3)$. Entries of `a` may be negative. You may use `np.linalg.slogdet`.
+# Never build a $d \times d$ matrix: the hidden tests have $d = 60{,}000$, where it would take 29 gigabytes, and the public test looks at the memory that you use. Your cost is $O(dm^2 + m^3)$, where elimination takes $O(d^3)$. Entries of `a` may be negative. You may use `np.linalg.slogdet`.
 #
 # <details><summary>"What is X?"</summary>
 #
@@ -917,7 +917,7 @@ def by_force(a, V, W):
     M = np.block([[np.diag(a), -V], [W.T, np.eye(m)]])
     S = np.linalg.inv(np.linalg.inv(M)[d:, d:])
     sign, log_abs_det = np.linalg.slogdet(np.diag(a) + V @ W.T)
-    return W.T @ np.linalg.inv(np.diag(a)), S, sign, log_abs_det
+    return W.T @ np.diag(1 / a), S, sign, log_abs_det
 
 
 def sparingly(lemma, a, V, W):
@@ -961,7 +961,7 @@ cases = [
     )
     for d, m in ((1, 1), (7, 1), (7, 3), (3, 7), (40, 4))
 ]
-d = 100_000
+d = 60_000
 cases.append((rng.uniform(1e-3, 1e3, size=d), rng.normal(size=(d, 1)) / d, rng.normal(size=(d, 1))))
 check.values("determinants.lemma", cases, by_reference)
 

@@ -706,7 +706,7 @@ plots.show(
 print(f"det M = {np.linalg.det(M):.6f},  det(A + V W^T) = {np.linalg.det(np.diag(a) + V @ W.T):.6f}")
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "078ede6be71ba8186700a09b68dd39e7", "grade": false, "grade_id": "lemma_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "9f5c44f4922ca23ec1c3dfc741849222", "grade": false, "grade_id": "lemma_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 6: prove the lemma, and use it
 #
 # difficulty 4 of 5 · importance 5 of 5 · 18 minutes · 3 points
@@ -715,7 +715,7 @@ print(f"det M = {np.linalg.det(M):.6f},  det(A + V W^T) = {np.linalg.det(np.diag
 #
 # Type the result: `lemma(a, V, W)`, where `a` of shape `(d,)` is the diagonal of $A$, without zeros, and `V` and `W` have shape `(d, m)`. Return the four values `(X, S, sign, log_abs_det)`, the last two for $A + VW^\top$.
 #
-# Never build a $d \times d$ matrix: the hidden tests have $d = 100{,}000$, where it would take 80 gigabytes, and the public test looks at the memory that you use. Your cost is $O(dm^2 + m^3)$, where elimination takes $O(d^3)$. Entries of `a` may be negative. You may use `np.linalg.slogdet`.
+# Never build a $d \times d$ matrix: the hidden tests have $d = 60{,}000$, where it would take 29 gigabytes, and the public test looks at the memory that you use. Your cost is $O(dm^2 + m^3)$, where elimination takes $O(d^3)$. Entries of `a` may be negative. You may use `np.linalg.slogdet`.
 #
 # <details><summary>"What is X?"</summary>
 #
@@ -745,7 +745,7 @@ def lemma(a, V, W):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "6c93a68bf98187c2871a946bed876cc5", "grade": true, "grade_id": "lemma_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "0373af2f7a806d64c95b1ad062cfe930", "grade": true, "grade_id": "lemma_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check lemma: 1 point.
 import tracemalloc
 
@@ -759,7 +759,7 @@ def by_force(a, V, W):
     M = np.block([[np.diag(a), -V], [W.T, np.eye(m)]])
     S = np.linalg.inv(np.linalg.inv(M)[d:, d:])
     sign, log_abs_det = np.linalg.slogdet(np.diag(a) + V @ W.T)
-    return W.T @ np.linalg.inv(np.diag(a)), S, sign, log_abs_det
+    return W.T @ np.diag(1 / a), S, sign, log_abs_det
 
 
 def sparingly(lemma, a, V, W):
