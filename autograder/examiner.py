@@ -235,12 +235,24 @@ class Submission:
 
     def _run(self, request):
         try:
-            outputs = self._do(self._living(), request)
+            outputs = self._once_more(lambda: self._do(self._living(), request))
         except remote.Gone as gone:
             self.done += _look_alone(request)
             return [self._lost(gone)]
         self.done.append(request)
         return outputs
+
+    def _once_more(self, do):
+        """What `do` gives. Where the process is killed from outside, as for want of memory, it is done again.
+
+        Once: at tier 3 a process cannot do this to itself, and elsewhere it gains nothing by it.
+        """
+        try:
+            return do()
+        except remote.Gone as gone:
+            if gone.kind == "Timeout" or self.process is None or self.end() != signal.SIGKILL:
+                raise
+        return do()
 
     def _do(self, process, request):
         process.deadline = time.monotonic() + self.timeout
@@ -277,11 +289,10 @@ class Submission:
                 self.end()
         return self.process
 
-    def end(self) -> None:
-        """Does away with the student's process, if there is one. Raises SandboxError."""
+    def end(self) -> int:
+        """Does away with the student's process, if there is one: its wait status. Raises SandboxError."""
         started, self.started, self.process = self.started, None, None
-        if started:
-            started.end()
+        return started.end() if started else 0
 
     def leave(self) -> None:
         """Lets go of the student's process; where another would meet its files, it ends before."""
@@ -309,23 +320,35 @@ class Submission:
     def _test_there(self, test):
         """In the student's process, which is then told the seed too."""
         try:
-            process = self._living()
-            process.environ({check.SEED: self.seed, check.HIDDEN: "1" if test.hidden else ""})
-            return self._do(process, remote.to_run(self.lesson.sources[test.name], test.name))
+            return self._once_more(lambda: self._do_test_there(test))
         except remote.Gone as gone:
             return [self._lost(gone)]
 
+    def _do_test_there(self, test):
+        process = self._living()
+        process.environ({check.SEED: self.seed, check.HIDDEN: "1" if test.hidden else ""})
+        return self._do(process, remote.to_run(self.lesson.sources[test.name], test.name))
+
     def _test_here(self, step, follow):
         """The outputs. follow: what is sure to be asked for after the calls of a test that closes."""
+        try:
+            return self._once_more(lambda: self._do_test_here(step, follow))
+        except remote.Gone as gone:
+            return [self._lost(gone)]
+        except _Stuck:
+            raise EngineFailure(f"The test cell {step.test.name} did not end, by its own fault.") from None
+
+    def _do_test_here(self, step, follow):
         test, printed = step.test, io.StringIO()
         os.environ[check.HIDDEN] = "1" if test.hidden else ""
+        process = self._living()
+        process.printed, process.follow = "", follow
+        process.deadline = time.monotonic() + self.timeout
+        if step.later:
+            process.recall(step.place)
+        self._put_in(self.found.get(step.place, {}), test.names)
+        fault = []
         try:
-            process = self._living()
-            process.printed, process.follow = "", follow
-            process.deadline = time.monotonic() + self.timeout
-            if step.later:
-                process.recall(step.place)
-            self._put_in(self.found.get(step.place, {}), test.names)
             with (
                 contextlib.redirect_stdout(printed),
                 contextlib.redirect_stderr(printed),
@@ -335,11 +358,8 @@ class Submission:
                 if test.hidden:  # a warning may quote the inputs
                     warnings.simplefilter("ignore")
                 exec(test.code, self.namespace)
-            fault = []
-        except remote.Gone as gone:
-            return [*_printed(printed.getvalue()), self._lost(gone)]
-        except _Stuck:
-            raise EngineFailure(f"The test cell {test.name} did not end, by its own fault.") from None
+        except (remote.Gone, _Stuck):
+            raise
         except BaseException as error:
             fault = [self._fault(test, error)]
         there = "" if test.hidden else process.printed

@@ -1,7 +1,11 @@
 """The examiner's side: what test cells give, and that whatever a submission does costs only what does it."""
 
 import json
+import os
 import re
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -199,6 +203,34 @@ def test_one_that_dies_again_and_again_ends(toy):
     outcomes = toy.outcomes(given=always, square=DIES["while it is called"], cube="import os\nos._exit(0)")
     assert RIGHT not in outcomes.values()
     assert toy.outcomes() == every(RIGHT)
+
+
+WAITS = """
+import os, pathlib, time
+def square(x):
+    for note in pathlib.Path({folder!r}).glob("*.kill"):
+        note.rename(note.with_name(f"{{os.getpid()}}.pid"))
+        time.sleep(30)
+    return x * x
+"""
+
+
+@pytest.mark.parametrize(("times", "outcome"), [(1, RIGHT), (2, ERROR)])
+def test_what_is_killed_from_outside_is_done_again_once(toy, tmp_path, times, outcome):
+    def kill():
+        for _ in range(times):
+            while not (found := list(tmp_path.glob("*.pid"))):
+                time.sleep(0.01)
+            found[0].unlink()
+            os.kill(int(found[0].stem), signal.SIGKILL)
+
+    for number in range(times):
+        (tmp_path / f"{number}.kill").touch()
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    outcomes = toy.outcomes(WAITS.format(folder=str(tmp_path)))
+    killer.join()
+    assert outcomes == every(RIGHT) | {"square_test": outcome}
 
 
 def test_imports_of_a_public_test_are_there_for_later_answers(toy):
