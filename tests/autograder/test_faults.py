@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from classes import LESSON, built_course, contents, graded_files, hand_in, without_slow_imports
 from engines import JOURNAL, PAUSE, QuickEngine
+from rooms import require
 
+from autograder import doctor
 from autograder.course import Course
 from autograder.grade import grade, journal_path
 from autograder.journal import Journal
@@ -29,9 +31,11 @@ LINUX = pytest.mark.skipif(
 
 PROGRAM = """
 import os, signal, sys
-from autograder import grade, gradebook, journal
+from autograder import doctor, grade, gradebook, journal
 from autograder.course import Course
 from engines import QuickEngine
+
+engine = doctor.engine_of(int(sys.argv[2])) if len(sys.argv) > 2 else QuickEngine
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -58,7 +62,7 @@ for line in sys.stdin:
     child = os.fork()
     if child == 0:
         FAULTS[line.strip()]()
-        graded = grade.grade(Course(sys.argv[1]), count=2, engine=QuickEngine)
+        graded = grade.grade(Course(sys.argv[1]), count=2, trust=True, engine=engine)
         os._exit(len(graded.failed))
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
@@ -74,13 +78,13 @@ FAULTS = (
 
 
 class Runs:
-    """Grading runs of a course that can be killed."""
+    """Grading runs of a course that can be killed, with a quick engine or with the isolated one of a tier."""
 
-    def __init__(self, course: Course, folder: Path):
+    def __init__(self, course: Course, folder: Path, tier: int | None = None):
         paths = os.pathsep.join([without_slow_imports(folder), str(HERE)])
         environment = {**os.environ, JOURNAL: str(folder / "graded"), PAUSE: "0.02", "PYTHONPATH": paths}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(course.folder)],
+            [sys.executable, "-c", PROGRAM, str(course.folder), *([] if tier is None else [str(tier)])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -102,17 +106,55 @@ class Runs:
         self.process.stdout.close()
 
 
-def a_child(pid: int) -> int:
-    """A worker of a run, as soon as there is one."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
+def children(pid: int) -> list[int]:
+    """The last one first. Raises ProcessLookupError when it has ended."""
+    try:
+        return [
+            int(child) for child in reversed(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        ]
+    except OSError:
+        raise ProcessLookupError("It has ended.") from None
+
+
+# Where a process stands below the run: a word of the command of each on the way.
+EXAMINER = ("-c", "autograder.examiner")
+ZYGOTE = (*EXAMINER, "bwrap", "bwrap", "autograder.student")
+BELOW = {
+    "runner": (),
+    "worker": EXAMINER[:1],
+    "examiner": EXAMINER,
+    "examiner's child": (*EXAMINER, "autograder.examiner"),
+    "sandbox": ZYGOTE[:3],
+    "student's zygote": ZYGOTE,
+    "student": (*ZYGOTE, "autograder.student"),
+}
+
+
+def process_of(run: int, kind: str) -> int:
+    """A process of that kind, as soon as there is one. Raises ProcessLookupError when the run has ended."""
     while True:
-        try:
-            found = path.read_text().split()
-        except FileNotFoundError:
-            raise ProcessLookupError("The run has ended.") from None
+        found = [run]
+        for word in BELOW[kind]:
+            found = [child for pid in found for child in _children_of(pid, run) if word in _command(child)]
         if found:
-            return int(found[-1])
+            return found[0]
         time.sleep(0.005)
+
+
+def _children_of(pid, run):
+    try:
+        return children(pid)
+    except ProcessLookupError:
+        if pid == run:
+            raise
+        return []
+
+
+def _command(pid):
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        return [words[0].rpartition("/")[2], *words[1:3]]
+    return []
 
 
 @pytest.fixture(scope="module")
@@ -133,12 +175,12 @@ def runs(course, tmp_path):
     made.stop()
 
 
-def undisturbed(built, course, folder) -> Course:
+def undisturbed(built, course, folder, engine=QuickEngine) -> Course:
     """A course with the same submissions, graded in one go."""
     fresh = Course(shutil.copytree(built.folder, folder / "undisturbed"))
     shutil.copytree(course.submitted, fresh.submitted)
     shutil.copyfile(course.folder / "grading" / "salt", _made(fresh.folder / "grading") / "salt")
-    assert grade(fresh, count=2, engine=QuickEngine).failed == []
+    assert grade(fresh, count=2, engine=engine).failed == []
     return fresh
 
 
@@ -151,13 +193,18 @@ def everything(course: Course) -> dict:
     """What grading left behind, but for times: gradebook, autograded folder, and the journal's last words."""
     journal = Journal(journal_path(course))
     students = sorted(path.name for path in course.submitted.iterdir())
-    results = {student: journal.read(student, LESSON).as_dict() | {"seconds": 0} for student in students}
+    results = {student: _timeless(journal.read(student, LESSON).as_dict()) for student in students}
     files = {
         str(path.relative_to(course.autograded)): path.read_bytes()
         for path in course.autograded.rglob("*")
         if path.is_file()
     }
     return {"gradebook": contents(course), "files": files, "results": results}
+
+
+def _timeless(result):
+    checks = [check | {"seconds": 0} for check in result["checks"]]
+    return result | {"seconds": 0, "checks": checks}
 
 
 @pytest.mark.slow
@@ -185,13 +232,39 @@ def test_fifty_killed_at_random_moments_nothing_is_lost(built, course, runs, tmp
         runner = runs.start()
         time.sleep(draw.uniform(0, 0.4))  # most runs take longer
         with contextlib.suppress(ProcessLookupError):
-            os.kill(runner if kind == "runner" else a_child(runner), signal.SIGKILL)
+            os.kill(process_of(runner, kind), signal.SIGKILL)
             killed[kind] += 1
         assert runs.end() in ((0, -signal.SIGKILL) if kind == "runner" else (0,))
     runs.start()
     assert runs.end() == 0
     assert min(killed.values()) > 20
     assert everything(course) == everything(undisturbed(built, course, tmp_path))
+
+
+@LINUX
+@pytest.mark.heavy
+def test_fifty_killed_of_all_processes_nothing_is_lost(built, course, tmp_path):
+    """With the isolated engine. A worker has children, and these too: each kind is killed in turn."""
+    require(3)
+    runs, draw = Runs(course, tmp_path, 3), random.Random(0)
+    killed = dict.fromkeys(BELOW, 0)
+    for number in range(50):
+        for student in {f"student{draw.randrange(number + 60)}" for _ in range(60)}:
+            hand_in(course, student, draw.choice(["return 1", "pass"]), time=STAMP.format(number))
+        kind = list(BELOW)[number % len(BELOW)]
+        run = runs.start()
+        with contextlib.suppress(ProcessLookupError):
+            process_of(run, "student")  # the engine is at work
+            time.sleep(draw.uniform(0, 0.3))
+            os.kill(process_of(run, kind), signal.SIGKILL)
+            killed[kind] += 1
+        ended = runs.end()
+        assert ended in ((0, -signal.SIGKILL) if kind == "runner" else (0, 1)), kind
+    runs.start()
+    assert runs.end() == 0
+    runs.stop()
+    assert min(killed.values()) >= 5, killed
+    assert everything(course) == everything(undisturbed(built, course, tmp_path, doctor.engine_of(3)))
 
 
 # What the machine can refuse. The run ends with one line that says what to do, and the next one goes on.
