@@ -157,12 +157,16 @@ class _Writer:
         self.parts = 0
         self.torch = sys.modules.get("torch")
 
-    def plain(self, value, depth):
-        self.parts += 1
-        if depth > MOST_DEPTH or self.parts > MOST_PARTS:
+    def inside(self, values, depth):
+        """The parts of what is inside something at this depth."""
+        self.parts += len(values)
+        if depth >= MOST_DEPTH or self.parts > MOST_PARTS:
             raise WireError("It is nested too deeply, or has too many parts, to be sent.")
+        return [v if type(v) in AS_THEY_ARE else self.plain(v, depth + 1) for v in values]
+
+    def plain(self, value, depth):
         kind = type(value)
-        if value is None or kind is bool or kind is str:
+        if kind in AS_THEY_ARE:
             return value
         if kind is int:
             return value if -SMALL < value < SMALL else self.integer(value)
@@ -173,13 +177,13 @@ class _Writer:
         if self.torch is not None and kind is self.torch.Tensor:
             return self.tensor(value, depth)
         if kind in LETTERS:
-            return [LETTERS[kind], *(self.plain(part, depth + 1) for part in value)]
+            return [LETTERS[kind], *self.inside(value, depth)]
         if kind is dict:
-            return ["d", *(self.plain(part, depth + 1) for pair in value.items() for part in pair)]
+            return ["d", *self.inside([part for pair in value.items() for part in pair], depth)]
         if kind is bytes:
             return ["b", self.buffer(value)]
         if kind is complex:
-            return ["c", *(self.plain(part, depth) for part in (value.real, value.imag))]
+            return ["c", *self.inside((value.real, value.imag), depth)]
         if isinstance(value, np.generic) and value.dtype in NAMES:
             return ["g", NAMES[value.dtype], self.buffer(value.tobytes())]
         return self.named(value, depth)
@@ -203,7 +207,7 @@ class _Writer:
     def named(self, value, depth):
         if self.opaque is None:
             raise WireError(f"A {type(value).__name__} cannot be sent.")
-        return ["o", self.plain(self.opaque(value), depth + 1)]
+        return ["o", *self.inside((self.opaque(value),), depth)]
 
     def buffer(self, data):
         self.buffers.append(data)
@@ -218,6 +222,7 @@ def _bytes_of(array):
 
 
 LETTERS = {list: "l", tuple: "u", set: "s", frozenset: "z"}
+AS_THEY_ARE = {type(None), bool, str}
 
 
 # Reading.
@@ -242,11 +247,15 @@ class _Reader:
         self.message, self.place, self.known = message, place, known
         self.parts = 0
 
-    def value(self, tree, depth):
-        self.parts += 1
-        if depth > MOST_DEPTH or self.parts > MOST_PARTS:
+    def inside(self, parts, depth):
+        """The values of what is inside something at this depth."""
+        self.parts += len(parts)
+        if depth >= MOST_DEPTH or self.parts > MOST_PARTS:
             raise WireError("It is nested too deeply, or has too many parts.")
-        if tree is None or type(tree) in (bool, int, float, str):
+        return [part if type(part) in PLAIN else self.value(part, depth + 1) for part in parts]
+
+    def value(self, tree, depth):
+        if type(tree) in PLAIN:
             return tree
         if type(tree) is not list or not tree or type(tree[0]) is not str:
             raise WireError("The header holds what is no value.")
@@ -258,13 +267,10 @@ class _Reader:
         except _MALFORMED as error:
             raise WireError(f"A value of kind {tree[0]} is malformed: {error}") from None
 
-    def inside(self, parts, depth):
-        return (self.value(part, depth + 1) for part in parts)
-
     def dictionary(self, parts, depth):
         if len(parts) % 2:
             raise WireError("A dictionary has a key without a value.")
-        inside = list(self.inside(parts, depth))
+        inside = self.inside(parts, depth)
         return dict(zip(inside[::2], inside[1::2], strict=True))
 
     def integer(self, parts, depth):
@@ -339,11 +345,12 @@ class _Reader:
         return self.known(name)
 
 
+PLAIN = {*AS_THEY_ARE, int, float}
 # Too few parts, unhashable keys, a size beyond C's, a name that nobody knows.
 _MALFORMED = (TypeError, ValueError, OverflowError, RuntimeError, LookupError, AttributeError, ImportError)
 
 READERS = {
-    "l": lambda reader, parts, depth: list(reader.inside(parts, depth)),
+    "l": _Reader.inside,
     "u": lambda reader, parts, depth: tuple(reader.inside(parts, depth)),
     "s": lambda reader, parts, depth: set(reader.inside(parts, depth)),
     "z": lambda reader, parts, depth: frozenset(reader.inside(parts, depth)),
