@@ -41,7 +41,6 @@ TIMEOUT = "This cell did not end within {} seconds, and was stopped. Is there an
 DIED = "Python ended while this cell ran. Does it call os._exit, or need more memory than there is?"
 GAVE_UP = "Not run: Python had ended in too many cells before."
 
-
 LEFT, FAILED, NOBODY = 0, 1, 3  # exit codes of a child: another is wanted, something failed, all is over
 _NUMBER = struct.Struct("<q")
 
