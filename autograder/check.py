@@ -169,11 +169,15 @@ def bijection(
     """The student's bijection, make(student_object), keeps every law of `flowkit.check_bijection`.
 
     dim and options are those of `check_bijection`; hidden as in `values`. The broken law is told in words. A
-    wrong answer of the bank is recognised when it maps points to the same, or by when(bijection).
+    wrong answer of the bank is recognised when it maps points to the same, or by when(bijection). The laws
+    copy, cast and differentiate the bijection: so this is for notebooks, and for tests that are graded in the
+    student's process. Raises TypeError where the test runs apart from it.
     """
     from flowkit.laws import LAWS, LawBroken, check_bijection
 
     answer = _find(exercise, sys._getframe(1).f_globals)
+    if hasattr(answer.found, "_announce_"):
+        raise TypeError("check.bijection needs the bijection itself. Grade it by check.values or check.that.")
     try:
         with _same_draws():
             _quietly(check_bijection, make(answer.found), dim, **options)

@@ -211,6 +211,15 @@ def answers_keep_their_names(page: Page) -> Iterator[str]:
 
 
 @rule
+def tests_can_run_apart(page: Page) -> Iterator[str]:
+    for cell in _tests(page):
+        if any(name == "check.bijection" for name, _, _ in syntax.calls(cell.source)):
+            yield page.fault(
+                cell, "check.bijection needs the student's own process: use check.values or check.that here"
+            )
+
+
+@rule
 def nothing_withheld(page: Page) -> Iterator[str]:
     for cell in page.code:
         withheld = syntax.modules_of("flowkit", cell.source) & set(page.lesson.withheld)

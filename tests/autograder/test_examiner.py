@@ -334,6 +334,12 @@ def test_an_argument_that_cannot_be_sent_is_our_fault(special):
         toy.grade()
 
 
+def test_laws_that_cannot_be_checked_from_here_are_our_fault(special):
+    laws = code("from autograder import check\ncheck.bijection('toy.cube', lambda made: made, 2)", "laws", 1)
+    with pytest.raises(EngineFailure, match="needs the bijection itself"):
+        special(tests=[laws]).grade()
+
+
 def test_a_test_of_ours_that_hangs_is_said(special):
     hangs = code("from autograder import check\nwhile True: pass", "hangs_test", 1)
     toy = special(tests=[hangs], timeout=0.3)

@@ -97,6 +97,11 @@ BROKEN = {
         CASES.replace('"triangles.', '"'),
         "not 'triangle_area'",
     ),
+    ("tests_can_run_apart", "laws"): (
+        CASES,
+        'check.bijection("triangles.triangle_area", lambda made: made, 2)',
+        "check.bijection needs the student's own process",
+    ),
     ("checks_name_their_exercise", "yours of no exercise"): (
         SHOW,
         'from autograder import check\ncheck.yours("triangles.area", otherwise=abs)',
