@@ -6,6 +6,7 @@ attributes of our own classes, what our own lists and dictionaries hold, and the
 differs costs the time of a fork, so all that is doubtful counts as a difference.
 """
 
+import decimal
 import gc
 import os
 import signal
@@ -87,10 +88,15 @@ def settings() -> dict[str, Any]:
         "tracing": (sys.gettrace(), sys.getprofile(), tracemalloc.is_tracing()),
         "garbage collection": (gc.isenabled(), gc.get_threshold()),
         "threads": threading.active_count(),
+        "decimal numbers": _of_decimal(decimal.getcontext()),
         "NumPy's errors": (np.geterr(), np.geterrcall()),
         "NumPy's printing": np.get_printoptions(),
         "PyTorch": _of_torch(torch) if torch else None,
     }
+
+
+def _of_decimal(context):
+    return context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp
 
 
 def _of_torch(torch):
@@ -98,6 +104,7 @@ def _of_torch(torch):
         torch.get_default_dtype(),
         torch.get_default_device(),
         torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
         torch.is_anomaly_enabled(),

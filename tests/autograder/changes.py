@@ -3,6 +3,7 @@
 python tests/autograder/changes.py prints, for each change, whether it was found; see test_traces.py.
 """
 
+import decimal
 import gc
 import json
 import math
@@ -40,6 +41,7 @@ CHANGES = {
     "the limit of recursion": lambda m: m.call(sys.setrecursionlimit, 5000, sys.getrecursionlimit()),
     "garbage collection": lambda m: (gc.disable(), m.callback(gc.enable)),
     "a thread": _start_thread,
+    "decimal numbers": lambda m: m.setattr(decimal.getcontext(), "prec", 50),
     "NumPy's errors": lambda m: m.call(lambda e: np.seterr(**e), {"all": "raise"}, np.geterr()),
     "NumPy's printing": lambda m: m.call(np.set_printoptions, 3, np.get_printoptions()["precision"]),
     "the dtype": lambda m: m.call(torch.set_default_dtype, torch.float64, torch.float32),

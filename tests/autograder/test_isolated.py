@@ -22,7 +22,8 @@ from autograder.master import read_master
 from autograder.selfcheck import _variants
 from autograder.stock import NbgraderEngine
 
-LESSONS = ("start", "change_of_variables", "determinants", "coupling")
+COURSE = Path(__file__).parents[2] / "course"
+LESSONS = [lesson.topic for lesson in Course(COURSE).lessons]
 SEED = "5eed"
 
 
@@ -39,12 +40,11 @@ def real_course(tmp_path_factory):
     import shutil
 
     folder = tmp_path_factory.mktemp("real")
-    course = Path(__file__).parents[2] / "course"
-    shutil.copytree(course / "masters", folder / "course" / "masters")
+    shutil.copytree(COURSE / "masters", folder / "course" / "masters")
     for name in ("syllabus.toml", "glossary.toml", "nbgrader_config.py"):
-        shutil.copy(course / name, folder / "course" / name)
+        shutil.copy(COURSE / name, folder / "course" / name)
     made = Course(folder / "course")
-    build(made, list(LESSONS))
+    build(made, LESSONS)
     return made
 
 
@@ -109,8 +109,7 @@ def test_grading_leaves_the_submission_as_it_was(fixture_course):
 
 
 def test_what_is_withheld_is_read_from_the_syllabus(fixture_course, tmp_path):
-    real = Path(__file__).parents[2] / "course"
-    assert "coupling" in withheld_by(real, "coupling")
+    assert "coupling" in withheld_by(COURSE, "coupling")
     assert withheld_by(tmp_path, "coupling") == ()
 
 
