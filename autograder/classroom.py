@@ -262,7 +262,7 @@ def _wrong_scores(course, lesson, exercises):
     """What each wrong answer of the bank gets when selfcheck types it in: some pass a public test."""
     if not any(bank(lesson.topic).wrong(exercise.name) for exercise in exercises):
         return {}
-    rows = selfcheck(course, [lesson.topic])
+    rows = selfcheck(course, [lesson.topic], whole=True)
     return {
         (row.exercise, row.variant.removeprefix("wrong: ")): float(row.got.split()[0])
         for row in rows

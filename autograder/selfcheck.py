@@ -67,8 +67,11 @@ def selfcheck(
     jobs: int | None = None,
     timeout: float = TIMEOUT,
     on_row: Callable[[Row], None] = lambda row: None,
+    whole: bool = False,
 ) -> list[Row]:
     """The rows of the topics, or of every lesson that has a master. on_row is called as each row is known.
+
+    whole: whether a wrong answer meets the tests below the one that refuses it too; some train.
 
     Lessons run side by side, `jobs` of them, the last ones first, which train: each in a process with one
     thread, and with forks side by side, so that no core waits for the last lesson. Raises CourseError where a
@@ -81,12 +84,15 @@ def selfcheck(
     side = max(min(jobs, 2), jobs // max(len(lessons), 1))
     with ThreadPoolExecutor(jobs) as pool:
         found = [
-            pool.submit(_in_a_process, course, lesson, timeout, side, on_row) for lesson in reversed(lessons)
+            pool.submit(_in_a_process, course, lesson, timeout, side, whole, on_row)
+            for lesson in reversed(lessons)
         ]
         return [row for rows in reversed(found) for row in rows.result()]
 
 
-def check_lesson(master: Master, answers: Bank, timeout: float = TIMEOUT, side: int = 1) -> Iterator[Row]:
+def check_lesson(
+    master: Master, answers: Bank, timeout: float = TIMEOUT, side: int = 1, whole: bool = False
+) -> Iterator[Row]:
     """The rows of one lesson, played in this process and its forks, `side` of them at a time."""
     topic = master.lesson.topic
     known = {exercise.name for exercise in master.exercises}
@@ -104,7 +110,8 @@ def check_lesson(master: Master, answers: Bank, timeout: float = TIMEOUT, side: 
         before = [cell for cell in master.cells[:start] if cell.kind in ("code", "solution")]
         cells, running = _cells_of(master, exercise), deque()
         for variant in _variants(exercise, answers):
-            running.append((variant, _Fork(namespace, before, cells, variant, timeout)))
+            settled = variant.kind == "wrong" and not whole
+            running.append((variant, _Fork(namespace, before, cells, variant.source, settled, timeout)))
             if len(running) == side:
                 first, fork = running.popleft()
                 yield first.row(topic, exercise, fork.verdicts())
@@ -253,7 +260,7 @@ def _execute(source: str, name: str, namespace: dict) -> None:
 def _verdicts(namespace: dict, cells: list[Cell], typed: str, settled: bool) -> list[Verdict]:
     """What the tests among the cells say when `typed` stands in the solution cell.
 
-    settled: whether the first test that refuses it settles all, and those below are not run; some train.
+    settled: whether the first test that refuses it settles all, and those below are not run.
     """
     found = []
     for cell in cells:
@@ -304,7 +311,13 @@ class _Fork:
     """
 
     def __init__(
-        self, namespace: dict, before: list[Cell], cells: list[Cell], variant: Variant, timeout: float
+        self,
+        namespace: dict,
+        before: list[Cell],
+        cells: list[Cell],
+        typed: str,
+        settled: bool,
+        timeout: float,
     ):
         forks = "fork" in multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("fork" if forks else "spawn")
@@ -312,8 +325,7 @@ class _Fork:
         self.timeout, self.deadline = timeout, time.monotonic() + timeout
         self.receive, send = context.Pipe(duplex=False)
         ready = (namespace, []) if forks else (None, before)
-        settled = variant.kind == "wrong"
-        self.child = context.Process(target=_child, args=(*ready, cells, variant.source, settled, send))
+        self.child = context.Process(target=_child, args=(*ready, cells, typed, settled, send))
         self.child.start()
         send.close()
 
@@ -344,11 +356,12 @@ def _child(
 
 
 def _in_a_process(
-    course: Course, lesson: Lesson, timeout: float, side: int, on_row: Callable[[Row], None]
+    course: Course, lesson: Lesson, timeout: float, side: int, whole: bool, on_row: Callable[[Row], None]
 ) -> list[Row]:
     """The rows of one lesson, from a process with one thread, so that it may fork after it has used torch."""
     program = "import sys; from autograder import selfcheck; selfcheck._write_rows(*sys.argv[1:])"
     command = [sys.executable, "-c", program, str(course.folder), lesson.topic, str(timeout), str(side)]
+    command += ["whole"] if whole else []
     rows = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | PROCESS, text=True) as process:
         for line in process.stdout:
@@ -371,7 +384,7 @@ def _imported(master: Master) -> list[str]:
     return [*plain, *(node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module)]
 
 
-def _write_rows(folder: str, topic: str, timeout: str, side: str) -> None:
+def _write_rows(folder: str, topic: str, timeout: str, side: str, whole: str = "") -> None:
     """Writes the rows of one lesson to stdout, a line of JSON each. What the lesson prints goes nowhere."""
     rows = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -379,5 +392,5 @@ def _write_rows(folder: str, topic: str, timeout: str, side: str) -> None:
     master = read_master(course, course.lesson(topic))
     answers = bank(topic)
     warm(_imported(master))  # what torch loads at its first use costs a second, which each fork would pay
-    for row in check_lesson(master, answers, float(timeout), int(side)):
+    for row in check_lesson(master, answers, float(timeout), int(side), bool(whole)):
         print(json.dumps(asdict(row)), file=rows)

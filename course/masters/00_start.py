@@ -574,7 +574,7 @@ import numpy as np
 from autograder import check
 
 rng = check.rng("start.log_sum_exp")
-cases = [(rng.normal(size=shape) * 3,) for shape in [(4,), (5, 1), (3, 7), (2, 3, 2)]]
+cases = [(rng.normal(size=shape) * 3,) for shape in [(4,), (5, 1), (3, 7), (2, 1, 3), (2, 3, 2)]]
 cases += [(rng.normal(size=(4, 3)) * 2 + np.array([[-5000.0], [0.0], [800.0], [5000.0]]),)]
 cases += [(np.array([[0.0, -np.inf], [-np.inf, -900.0]]),)]
 check.values("start.log_sum_exp", cases, lambda a: np.logaddexp.reduce(a, axis=-1))

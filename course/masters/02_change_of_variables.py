@@ -693,6 +693,9 @@ for a in (0.4, -0.7, 1.5, 2.5):
     cases.append((grid, gaussian(a * grid + b) + math.log(abs(a)), samples))
     cases.append((grid, gaussian(a * grid + b) - math.log(abs(a)), samples))
     cases.append((grid, gaussian(a * (grid + 1.5 / abs(a)) + b) + math.log(abs(a)), samples))
+cases.append((grid, gaussian(a * (grid - 1.5 / abs(a)) + b) + math.log(abs(a)), samples))
+cases.append((grid, gaussian(2 * (a * grid + b)) + math.log(2 * abs(a)), samples))  # the same mean
+cases.append((grid, np.full_like(grid, np.nan), samples))
 cases.append((grid, np.full_like(grid, np.inf), samples))
 cases.append((grid, np.full_like(grid, -np.inf), samples))
 check.values("change_of_variables.verdict", cases, detective)
