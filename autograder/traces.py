@@ -41,8 +41,6 @@ class Traces:
 
     def found(self) -> str | None:
         """Where the first difference is, in words; None when there is none."""
-        if len(self.modules) != len(sys.modules):
-            return "sys.modules"
         for name, space, before in self.spaces:
             if len(space) != len(before) or not all(map(is_, _parts(space), before)):
                 return name
@@ -59,6 +57,7 @@ class Traces:
 
 def _spaces() -> Iterator[tuple[str, Any]]:
     """All that holds names or parts, and what to call it."""
+    yield "sys.modules", sys.modules
     for name, module in list(sys.modules.items()):
         if not isinstance(module, types.ModuleType):
             continue

@@ -35,6 +35,7 @@ CHANGES = {
     "a method of ours": lambda m: m.setattr(Flow, "log_prob", print),
     "a dictionary of ours": lambda m: m.setitem(check._passed, "toy.square", print),
     "a loaded module": lambda m: m.setitem(sys.modules, "left", types.ModuleType("left")),
+    "another module in its place": lambda m: m.setitem(sys.modules, "math", types.ModuleType("math")),
     "the environment": lambda m: m.setenv("LEFT", "1"),
     "the working folder": lambda m: m.chdir("/"),
     "the path": lambda m: m.syspath_prepend("/left"),
