@@ -15,8 +15,7 @@ import threading
 import tracemalloc
 import types
 import warnings
-from collections.abc import Iterator
-from operator import is_
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,13 +35,13 @@ class Traces:
     def __init__(self):
         self.settings = settings()  # first: to look may load a module
         self.modules = set(sys.modules)
-        self.spaces = [(name, space, tuple(_parts(space))) for name, space in _spaces()]
+        self.spaces = [(name, parts, tuple(parts)) for name, parts in _spaces()]
         self.memory = _memory()
 
     def found(self) -> str | None:
         """Where the first difference is, in words; None when there is none."""
-        for name, space, before in self.spaces:
-            if len(space) != len(before) or not all(map(is_, _parts(space), before)):
+        for name, parts, before in self.spaces:
+            if not _same(tuple(parts), before):
                 return name
         now = settings()
         changed = [name for name, value in self.settings.items() if now[name] != value]
@@ -55,23 +54,26 @@ class Traces:
         return sorted(set(sys.modules) - self.modules)
 
 
-def _spaces() -> Iterator[tuple[str, Any]]:
-    """All that holds names or parts, and what to call it."""
-    yield "sys.modules", sys.modules
+def _same(parts, before):
+    try:
+        return parts == before  # what is the same object is not asked
+    except Exception:  # arrays, for one, do not say whether they are equal
+        return False
+
+
+def _spaces() -> Iterator[tuple[str, Iterable]]:
+    """All that holds names or parts: what to call it, and a view of what it holds."""
+    yield "sys.modules", sys.modules.values()
     for name, module in list(sys.modules.items()):
         if not isinstance(module, types.ModuleType):
             continue
-        yield name, vars(module)
+        yield name, vars(module).values()
         if name.partition(".")[0] in OURS:
             for part, value in list(vars(module).items()):
                 if isinstance(value, type):
-                    yield f"{name}.{part}", vars(value)
+                    yield f"{name}.{part}", vars(value).values()
                 elif isinstance(value, (dict, list)) and not part.startswith("__"):
-                    yield f"{name}.{part}", value
-
-
-def _parts(space):
-    return space if isinstance(space, list) else space.values()
+                    yield f"{name}.{part}", value if isinstance(value, list) else value.values()
 
 
 def settings() -> dict[str, Any]:
