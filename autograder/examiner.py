@@ -200,12 +200,12 @@ class Submission:
             step, coming = steps[number], _coming(steps[number + 1 :])
             outputs[number] = self._run(step.request) if step.request else self._test(step, coming)
             seconds[number] = round(time.monotonic() - began, 4)
-        return outputs[1:], seconds[1:]
+        count = len(cells)
+        return outputs[-count:], seconds[-count:]
 
     def _steps(self, cells):
-        """A step before all others, and one for each cell. Each looks for what the tests below it want."""
-        looks = [_look(0)]
-        steps = [Step(remote.to_run("", "", looks[0]))]
+        """A step for each cell, which looks for what the tests below it want; one before for the topmost."""
+        looks, steps = [_look(0)], []
         for number, cell in enumerate(cells, 1):
             if "test" not in cell:
                 looks.append(_look(number))
@@ -220,9 +220,9 @@ class Submission:
                 looks[-1]["imports"] += [] if test.hidden else test.imports
             steps.append(Step(None, test, looks[-1]["place"], test.hidden and not self.in_process))
         for step in filter(lambda step: step.request, steps):
-            look = step.request["look"]
-            step.request["look"] = look if look["names"] or look["imports"] else None
-        return steps
+            step.request["look"] = _unless_empty(step.request["look"])
+        first = _unless_empty(looks[0])
+        return [Step(remote.to_look(**first)), *steps] if first else steps
 
     def _announce(self, requests):
         """Lets the student's process go on while we look at what it has said; a new one is not hurried."""
@@ -389,6 +389,10 @@ class Submission:
 
 def _look(place):
     return {"place": place, "names": [], "imports": []}
+
+
+def _unless_empty(look):
+    return look if look["names"] or look["imports"] else None
 
 
 def _look_alone(request):

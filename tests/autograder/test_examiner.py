@@ -233,6 +233,14 @@ def test_what_is_killed_from_outside_is_done_again_once(toy, tmp_path, times, ou
     assert outcomes == every(RIGHT) | {"square_test": outcome}
 
 
+def test_a_test_above_all_cells_finds_nothing(toy):
+    moved = notebook()
+    moved["cells"].insert(0, moved["cells"].pop(2))
+    checks, _ = toy.engine.grade(Mended("ann", "01_toy", "toy", moved, "5eed"))
+    outcomes = {check.grade_id: check.outcome for check in checks}
+    assert outcomes == every(RIGHT) | {"square_test": UNTOUCHED}
+
+
 def test_imports_of_a_public_test_are_there_for_later_answers(toy):
     uses = "def cube(x):\n    return check and x ** 3"
     assert toy.outcomes(cube=uses)["cube_test"] == RIGHT
