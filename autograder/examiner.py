@@ -244,7 +244,7 @@ class Submission:
     def _once_more(self, do):
         """What `do` gives. Where the process is killed from outside, as for want of memory, it is done again.
 
-        Once: at tier 3 a process cannot do this to itself, and elsewhere it gains nothing by it.
+        Once. A process can bring it about, by closing its pipe for one, and gains nothing by it: it is new.
         """
         try:
             return do()

@@ -33,7 +33,7 @@ class Traces:
     """This process as it is now; `found` says later what is no longer so."""
 
     def __init__(self):
-        self.settings = settings()  # first: to look may load a module
+        self.settings = _settings()  # first: to look may load a module
         self.modules = set(sys.modules)
         self.spaces = [(name, parts, tuple(parts)) for name, parts in _spaces()]
         self.memory = _memory()
@@ -43,7 +43,7 @@ class Traces:
         for name, parts, before in self.spaces:
             if not _same(tuple(parts), before):
                 return name
-        now = settings()
+        now = _settings()
         changed = [name for name, value in self.settings.items() if now[name] != value]
         if _memory() > self.memory + MOST_GROWTH:
             changed.append("memory")
@@ -76,7 +76,7 @@ def _spaces() -> Iterator[tuple[str, Iterable]]:
                     yield f"{name}.{part}", value if isinstance(value, list) else value.values()
 
 
-def settings() -> dict[str, Any]:
+def _settings() -> dict[str, Any]:
     """What Python and the libraries keep elsewhere than under a module's names."""
     torch = sys.modules.get("torch")
     return {
