@@ -67,7 +67,10 @@ def _unit(v: Tensor) -> Tensor:
 class _Spectral(nn.Module):
     """A weight W that acts as W min(1, c / norm of W), the norm found by power iteration at each call.
 
-    In training mode the vector v of the iteration is kept for the next call, which then takes a step or two.
+    In training mode the vector v of the iteration is kept for the next call, which then takes a step or two
+    and goes on from there. Else the iteration runs until the norm rises no more: from a start that is nearly
+    orthogonal to the first right singular vector the norm rests at the second singular value for a while, and
+    stopped there it would leave a weight above the coefficient.
     The norm is differentiated as u'A v with u and v fixed: its gradient, once u and v have converged.
     """
 
@@ -96,7 +99,10 @@ class _Spectral(nn.Module):
             return self.held
         fixed = self.weight.detach()
         found = power_iteration(
-            lambda v: self.apply_to(v, fixed), lambda u: self.adjoint_to(u, fixed), self.v
+            lambda v: self.apply_to(v, fixed),
+            lambda u: self.adjoint_to(u, fixed),
+            self.v,
+            tolerance=1e-5 if self.training else 0.0,
         )
         if self.training and found.norm > 0:
             self.v.copy_(found.right)

@@ -73,6 +73,20 @@ def test_power_iteration_of_nothing_and_from_a_good_start():
     assert again.iterations <= 3
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_start_beside_the_first_singular_vector_leaves_no_weight_above_the_coefficient(dtype):
+    layer = SpectralLinear(2, 2, 0.9).to(dtype)
+    layer.weight.data = torch.diag(torch.tensor([1.5, 1.2], dtype=dtype))
+    layer.v = torch.tensor([1e-3, 1.0], dtype=dtype)
+    found = power(layer.weight.detach(), layer.v)
+    assert found.norm < 1.21, "a start that the plain tolerance does not mislead shows nothing"
+    torch.testing.assert_close(norm_of(layer.eval().contraction()).item(), 0.9, rtol=1e-5, atol=0)
+    layer.train()
+    for _ in range(20):
+        layer.contraction()
+    torch.testing.assert_close(norm_of(layer.contraction()).item(), 0.9, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize(("inputs", "outputs", "kernel"), [(1, 1, 3), (2, 3, 3), (3, 2, 5), (2, 2, 1)])
 def test_the_matrix_of_a_convolution_and_its_norm(inputs, outputs, kernel):
     layer = heavy(SpectralConv2d(inputs, outputs, kernel, (5, 4), coefficient=0.7))
@@ -124,8 +138,9 @@ def test_training_keeps_the_vector_and_judging_does_not():
     assert not torch.equal(layer.v, before)
     attained = (layer.weight @ layer.v).norm().item()
     assert attained == pytest.approx(norm_of(layer.weight).item(), rel=1e-4)
+    layer.eval()
     for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert torch.equal(copied(randn(6)), layer.eval()(randn(6)))
+        assert torch.equal(copied(randn(6)), layer(randn(6)))
 
 
 def test_the_gradient_goes_through_the_norm():
