@@ -175,6 +175,14 @@ def runs(course, tmp_path):
     made.stop()
 
 
+@pytest.fixture
+def isolated_runs(course, tmp_path):
+    require(3)
+    made = Runs(course, tmp_path, 3)
+    yield made
+    made.stop()
+
+
 def undisturbed(built, course, folder, engine=QuickEngine) -> Course:
     """A course with the same submissions, graded in one go."""
     fresh = Course(shutil.copytree(built.folder, folder / "undisturbed"))
@@ -243,10 +251,9 @@ def test_fifty_killed_at_random_moments_nothing_is_lost(built, course, runs, tmp
 
 @LINUX
 @pytest.mark.heavy
-def test_fifty_killed_of_all_processes_nothing_is_lost(built, course, tmp_path):
+def test_fifty_killed_of_all_processes_nothing_is_lost(built, course, isolated_runs, tmp_path):
     """With the isolated engine. A worker has children, and these too: each kind is killed in turn."""
-    require(3)
-    runs, draw = Runs(course, tmp_path, 3), random.Random(0)
+    runs, draw = isolated_runs, random.Random(0)
     killed = dict.fromkeys(BELOW, 0)
     for number in range(50):
         for student in {f"student{draw.randrange(number + 60)}" for _ in range(60)}:
@@ -262,7 +269,6 @@ def test_fifty_killed_of_all_processes_nothing_is_lost(built, course, tmp_path):
         assert ended in ((0, -signal.SIGKILL) if kind == "runner" else (0, 1)), kind
     runs.start()
     assert runs.end() == 0
-    runs.stop()
     assert min(killed.values()) >= 5, killed
     assert everything(course) == everything(undisturbed(built, course, tmp_path, doctor.engine_of(3)))
 
