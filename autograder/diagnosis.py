@@ -1,8 +1,8 @@
 """Why an answer is wrong: from what a student's function returned, the likeliest slip, in words.
 
 The order: nothing came back; a named wrong answer of the bank returns the same; an argument was changed in
-place; type, shape, dtype; one word for every input; NaN and infinity; the field's general slips; what tells
-right inputs from wrong.
+place; parts in another order; type, shape, dtype; one word for every input; NaN and infinity; the field's
+general slips; what tells right inputs from wrong.
 No message shows the expected numbers. What hidden tests say, Finding.hidden, shows no values at all.
 """
 
@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,7 @@ def explain(name: str, trials: list[Trial], named: Callable[[], Finding | None])
     return (
         named()
         or changed_in_place(name, bad)
+        or _in_another_order(name, trials)
         or _wrong_form(name, bad)
         or _word(name, trials)
         or _not_finite(name, trials)
@@ -134,7 +136,24 @@ def changed_in_place(name: str, trials: list[Trial]) -> Finding | None:
     return Finding("in_place", (first, more), (f"{name} changes an argument {why}", more))
 
 
-# Type, length, shape, dtype.
+# Order, type, length, shape, dtype.
+
+
+def _in_another_order(name: str, trials: list[Trial]) -> Finding | None:
+    """All parts of the answer are right, and stand in one wrong order."""
+    count = len(trials[0].expected) if isinstance(trials[0].expected, tuple) else 0
+    if not 2 <= count <= 4 or not all(_has_parts(trial, count) for trial in trials):
+        return None
+    for order in list(permutations(range(count)))[1:]:
+        turned = ((tuple(t.returned[place] for place in order), t.expected, t.within) for t in trials)
+        if not any(compare(*each) for each in turned):
+            return fixed("order", f"{name} returns the right values in another order than the statement's.")
+    return None
+
+
+def _has_parts(trial: Trial, count: int) -> bool:
+    given = trial.returned
+    return isinstance(given, tuple | list) and len(given) == len(trial.expected) == count
 
 
 def _wrong_form(name: str, bad: list[Trial]) -> Finding | None:
@@ -178,6 +197,8 @@ def _wrong_type(trial: Trial, problem: Problem) -> str:
         return f"{came}, where {_wanted(expected)} is asked for. Is there a return on every way through it?"
     if is_array(expected) and is_array(returned):
         return f"{came}, where {describe_type(expected)} is asked for. Keep to the library of the inputs."
+    if is_array(expected) and isinstance(returned, tuple) and type(returned) is not tuple:
+        return f"{came}, where {describe_type(expected)} is asked for. Which of its named parts is meant?"
     if is_array(expected) and isinstance(returned, (list, tuple)):
         return (
             f"{came}, where {describe_type(expected)} is asked for. Can the loop become one array operation?"

@@ -453,6 +453,86 @@ def memo_always(A, memo=False):
     return minor(tuple(range(n)))
 
 
+@wrong(
+    "laplace",
+    "Without the memo all is right. With it you leave out the product of an entry with a minor that was looked up: the look-up is free, and the product still counts.",
+)
+def product_with_a_known_minor_free(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                left = columns[:place] + columns[place + 1 :]
+                if left in known:
+                    inner, cost = known[left], -1
+                else:
+                    inner, cost = minor(left)
+                total += (-1) ** place * row[j] * inner
+                count += cost + 1
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "Without the memo all is right. With it you charge for the look-up as well as for the product. Which of the two is a multiplication?",
+)
+def look_up_charged(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        row = A[n - len(columns)]
+        if len(columns) == 1:
+            return row[columns[0]], 0
+        if columns in known:
+            return known[columns], 1
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[j] * inner
+                count += cost + 1
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
+@wrong(
+    "laplace",
+    "The determinants are right. You expand down to the empty matrix, and a 1 x 1 matrix then costs a multiplication by 1. What shall it cost?",
+)
+def down_to_the_empty_matrix(A, memo=False):
+    n, known = len(A), {}
+
+    def minor(columns):
+        if not columns:
+            return 1.0, 0
+        if columns in known:
+            return known[columns], 0
+        row = A[n - len(columns)]
+        total, count = 0, 0
+        for place, j in enumerate(columns):
+            if row[j] != 0:
+                inner, cost = minor(columns[:place] + columns[place + 1 :])
+                total += (-1) ** place * row[j] * inner
+                count += cost + 1
+        if memo:
+            known[columns] = total
+        return total, count
+
+    return minor(tuple(range(n)))
+
+
 def _same(det, wanted):
     return bool(np.isclose(det, wanted, rtol=1e-6, atol=1e-8))
 
@@ -739,6 +819,39 @@ def divides_by_the_zero_pivot(A):
     return U, sign
 
 
+@wrong(
+    "eliminate",
+    "The diagonal of your U and the sign are right. Below the diagonal your U is not zero: which columns of the rows below does your step change?",
+)
+def column_left_below_the_pivot(A):
+    U, sign = np.array(A, dtype=float), 1
+    for k in range(len(U)):
+        p = k + np.argmax(np.abs(U[k:, k]))
+        if p != k:
+            U[[k, p]] = U[[p, k]]
+            sign = -sign
+        if U[k, k] != 0:
+            U[k + 1 :, k + 1 :] -= np.outer(U[k + 1 :, k] / U[k, k], U[k, k + 1 :])
+    return U, sign
+
+
+@wrong(
+    "eliminate",
+    "The diagonal of your U and the sign are right. Below the diagonal stand the multipliers, as codes for LU keep them. Here U is to be upper triangular.",
+)
+def multipliers_kept(A):
+    U, sign = np.array(A, dtype=float), 1
+    for k in range(len(U)):
+        p = k + np.argmax(np.abs(U[k:, k]))
+        if p != k:
+            U[[k, p]] = U[[p, k]]
+            sign = -sign
+        if U[k, k] != 0:
+            U[k + 1 :, k] /= U[k, k]
+            U[k + 1 :, k + 1 :] -= np.outer(U[k + 1 :, k], U[k, k + 1 :])
+    return U, sign
+
+
 # broken_laws: which of the four laws do five claimed determinants break?
 
 
@@ -999,6 +1112,20 @@ def set_of_laws(claims, c):
 
 @wrong(
     "broken_laws",
+    "You list the laws that hold. Which ones are asked for?",
+)
+def laws_that_hold(claims, c):
+    laws = {
+        "identity": (claims["identity"], 1),
+        "swap": (claims["swapped"], -claims["A"]),
+        "scale": (claims["scaled"], c * claims["A"]),
+        "shear": (claims["sheared"], claims["A"]),
+    }
+    return [law for law, (a, b) in laws.items() if math.isclose(a, b, rel_tol=1e-6) and not math.isinf(a)]
+
+
+@wrong(
+    "broken_laws",
     "You return the keys of the claims. The laws have names of their own: identity, swap, scale, shear.",
 )
 def keys_of_the_claims(claims, c):
@@ -1182,6 +1309,19 @@ def logarithm_first(J, sizes):
     return total, sign
 
 
+@wrong(
+    "block_slogdet",
+    "You take the determinant of a block and its logarithm afterwards: that of one large block may be no float, or zero. What gives the logarithm at once?",
+)
+def logarithm_of_each_determinant(J, sizes):
+    sign, total, start = np.ones(J.shape[:-2]), np.zeros(J.shape[:-2]), 0
+    for size in sizes:
+        det = np.linalg.det(J[..., start : start + size, start : start + size])
+        with np.errstate(divide="ignore"):
+            sign, total, start = sign * np.sign(det), total + np.log(np.abs(det)), start + size
+    return sign, total
+
+
 # fitted_growth: which law fits better, and its exponent.
 
 
@@ -1212,8 +1352,8 @@ def with_sums_of_logarithms(n, cost):
 
 @wrong(
     "fitted_growth",
-    "You answer with a power of n whatever the costs are. Fit the factorial too: which of the two lines "
-    "leaves less over?",
+    "You answer with a power of n whatever the costs are. Fit the factorial too, with log n! on the axis: which of the two "
+    "lines leaves less over?",
 )
 def always_a_power(n, cost):
     return "power", np.polyfit(np.log(n), np.log(cost), 1)[0]
@@ -1386,6 +1526,28 @@ def sign_of_a_forgotten(a, V, W):
 
 @wrong(
     "lemma",
+    "X, S and the sign are right. Your logarithm is that of det S alone. Which other block has a determinant?",
+)
+def log_det_of_a_forgotten(a, V, W):
+    X = W.T / a
+    S = np.eye(V.shape[1]) + X @ V
+    sign, log_abs_det = np.linalg.slogdet(S)
+    return X, S, sign * np.prod(np.sign(a)), log_abs_det
+
+
+@wrong(
+    "lemma",
+    "X is right, and your S does without it: W^T V is what X V would be if A were I. What does the lower right block become?",
+)
+def s_without_x(a, V, W):
+    X = W.T / a
+    S = np.eye(V.shape[1]) + W.T @ V
+    sign, log_abs_det = np.linalg.slogdet(S)
+    return X, S, sign * np.prod(np.sign(a)), log_abs_det + np.log(np.abs(a)).sum()
+
+
+@wrong(
+    "lemma",
     "X and S are right. You subtract log abs det A. Did you divide by det A, or multiply?",
 )
 def log_det_of_a_subtracted(a, V, W):
@@ -1508,6 +1670,17 @@ def counting_all_ranks_that_win(d):
 )
 def first_that_loses(d):
     m = 1
+    while d * m + d * m**2 + (m**3 - m) // 3 < (d**3 - d) // 3:
+        m += 1
+    return m
+
+
+@wrong(
+    "crossover",
+    "Where the lemma wins at all, your number is one too large: your loop stops at the first rank for which it loses.",
+)
+def first_that_loses_from_zero(d):
+    m = 0
     while d * m + d * m**2 + (m**3 - m) // 3 < (d**3 - d) // 3:
         m += 1
     return m

@@ -137,6 +137,33 @@ def slope_forgotten(z, w, u, b):
     return moved, torch.log(torch.abs(1 + w @ u)).expand(z.shape[:-1]).clone()
 
 
+@wrong(
+    "planar_layer",
+    "You move points along -u, and the slopes are those of a move along u. Which sign has the formula of f?",
+)
+def minus_in_the_move(z, w, u, b):
+    h = torch.tanh(z @ w + b)
+    return z - h[..., None] * u, torch.log(torch.abs(1 + (1 - h**2) * (w @ u)))
+
+
+@wrong(
+    "planar_layer",
+    "Your points are right. Your determinant is that of a move along -u: which sign stands before the matrix of rank one in J?",
+)
+def minus_in_the_determinant(z, w, u, b):
+    h = torch.tanh(z @ w + b)
+    return z + h[..., None] * u, torch.log(torch.abs(1 - (1 - h**2) * (w @ u)))
+
+
+@wrong(
+    "planar_layer",
+    "Your points are right. In the lemma p and q are two vectors: you multiply w by itself. Which two make up the matrix of rank one?",
+)
+def w_with_itself(z, w, u, b):
+    h = torch.tanh(z @ w + b)
+    return z + h[..., None] * u, torch.log(torch.abs(1 + (1 - h**2) * (w @ w)))
+
+
 # constrain: u^ with w.u^ = softplus(w.u) - 1, changed along w alone.
 
 
@@ -174,6 +201,15 @@ def length_for_its_square(w, u):
 def not_divided(w, u):
     c = (w * u).sum(-1, keepdim=True)
     return u + (F.softplus(c) - 1 - c) * w
+
+
+@wrong(
+    "constrain",
+    "You divide by u.u. Multiply u + t w by w: by what is t multiplied?",
+)
+def divided_by_u(w, u):
+    c = (w * u).sum(-1, keepdim=True)
+    return u + (F.softplus(c) - 1 - c) * w / u.square().sum(-1, keepdim=True)
 
 
 @wrong(
@@ -305,7 +341,7 @@ def point_by_point(y, w, u, b):
 
 @wrong(
     "planar_inverse",
-    "You subtract u tanh at y: but the layer added u tanh at z. Which of the two do you have, and how do you get the other?",
+    "You return y - u tanh(s), where the layer added u tanh(a): s is the first middle of the search, and a its last. Is there no search yet, or which end of the bracket moves where it should not?",
     "Where the layer moves points far, w.z + b and w.y + b are very different numbers. The root a is the first.",
 )
 def tanh_at_y(y, w, u, b):
@@ -603,6 +639,29 @@ def r_forgotten(z, z0, alpha, beta):
 
 @wrong(
     "radial_layer",
+    "The product rule has two terms, and beta h itself is missing from your factor along y. What is the derivative of a product?",
+)
+def first_term_forgotten_along(z, z0, alpha, beta):
+    y = z - z0
+    r = y.norm(dim=-1)
+    h = 1 / (alpha + r)
+    log_det = (z.shape[-1] - 1) * torch.log(1 + beta * h) + torch.log((1 - beta * r * h**2).abs())
+    return z + (beta * h)[..., None] * y, log_det
+
+
+@wrong(
+    "radial_layer",
+    "Your layer bends around zero, whatever z0 is. From where does y point to z?",
+)
+def around_zero(z, z0, alpha, beta):
+    r = z.norm(dim=-1)
+    h = 1 / (alpha + r)
+    log_det = (z.shape[-1] - 1) * torch.log(1 + beta * h) + torch.log(1 + beta * h - beta * r * h**2)
+    return z + (beta * h)[..., None] * z, log_det
+
+
+@wrong(
+    "radial_layer",
     "With beta = 1 your factor along y is right, and with no other. Write beta h'(r) r out: which of its three factors is missing?",
 )
 def beta_forgotten_along(z, z0, alpha, beta):
@@ -890,7 +949,7 @@ def factors_added(z, Q, R, S, b, way):
 
 @wrong(
     "sylvester_log_det",
-    "Your large matrix and your diagonal are right. The small one is not: it is I + Lambda B A, of size M. With A = Q R and B = S Q', which factors has B A, in which order?",
+    "Your large matrix and your diagonal are right. The small one is not: it is I + Lambda B A, of size M. With A = Q R and B = S Q', which factors has B A, in which order? And is your I a matrix?",
     when=only_wrong_by("small"),
 )
 def small_without_s(z, Q, R, S, b, way):
@@ -918,6 +977,36 @@ def large_without_the_inner_factor(z, Q, R, S, b, way):
     else:
         matrix = torch.eye(len(Q)).to(z) + ((Q @ R) * slope[..., None, :]) @ Q.T
     return torch.linalg.slogdet(matrix).logabsdet
+
+
+@wrong(
+    "sylvester_log_det",
+    "Where a factor is negative, your diagonal gives nan. What stands between log and det?",
+)
+def diagonal_without_the_absolute_value(z, Q, R, S, b, way):
+    slope = 1 - torch.tanh(z @ Q @ S.T + b) ** 2
+    if way == "diagonal":
+        return torch.log(1 + slope * R.diagonal() * S.diagonal()).sum(-1)
+    if way == "small":
+        matrix = torch.eye(len(b)).to(z) + slope[..., None] * (S @ Q.T @ Q @ R)
+    else:
+        matrix = torch.eye(len(Q)).to(z) + ((Q @ R) * slope[..., None, :]) @ (S @ Q.T)
+    return torch.linalg.slogdet(matrix).logabsdet
+
+
+@wrong(
+    "sylvester_log_det",
+    "Where a determinant is negative, you return nan: you take the logarithm of the determinant itself. What does slogdet give instead?",
+)
+def logarithm_of_the_determinant(z, Q, R, S, b, way):
+    slope = 1 - torch.tanh(z @ Q @ S.T + b) ** 2
+    if way == "diagonal":
+        return torch.log(torch.abs(1 + slope * R.diagonal() * S.diagonal())).sum(-1)
+    if way == "small":
+        matrix = torch.eye(len(b)).to(z) + slope[..., None] * (S @ Q.T @ Q @ R)
+    else:
+        matrix = torch.eye(len(Q)).to(z) + ((Q @ R) * slope[..., None, :]) @ (S @ Q.T)
+    return torch.log(torch.linalg.det(matrix))
 
 
 # below_zero: the estimate, its standard error, and the alarm.
@@ -1306,7 +1395,32 @@ def every_layer_sees_z0(energy, layers, steps, rate):
 
 @wrong(
     "fit_energy",
-    "Your draws lie too far out: on average more than 2.3 from the centre, where the arcs are at 2.14. log q_0 belongs at the draw z_0, before the bends. At which z do you take it?",
+    "The layers that came back fit much better if their u is used as it is than if it goes through constrain first, as it should. Which u bends points in your loop, and which one do you return?",
+    "Whoever gets your layers will constrain them again. Which tensor does Adam move: u, or u^?",
+    when=was_constrained,
+)
+def returns_the_constrained_u(energy, layers, steps, rate):
+    w, u, b = (part.clone().requires_grad_() for part in layers)
+    optimizer = torch.optim.Adam([w, u, b], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
+        c = (w * u).sum(-1, keepdim=True)
+        bent = u + (F.softplus(c) - 1 - c) * w / w.square().sum(-1, keepdim=True)
+        z, total = torch.randn(256, 2, generator=generator), 0.0
+        for i in range(len(b)):
+            h = torch.tanh(z @ w[i] + b[i])
+            z, total = z + h[:, None] * bent[i], total + torch.log(1 + (1 - h * h) * (w[i] @ bent[i]))
+        loss = (-total + min(1.0, 0.01 + 2 * k / steps) * ENERGIES[energy].potential(z)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return w.detach(), bent.detach(), b.detach()
+
+
+@wrong(
+    "fit_energy",
+    "Your draws lie too far out: on average more than 2.3 from the centre, where the arcs are at 2.14. Two slips do that: log q_0 is taken after the bends, and it belongs at the draw z_0; or gradients pile up from step to step. Which line looks like one of them?",
     when=lies_too_far_out,
 )
 def base_at_the_last_z(energy, layers, steps, rate):
@@ -1353,31 +1467,6 @@ def not_annealed(energy, layers, steps, rate):
         loss.backward()
         optimizer.step()
     return w.detach(), u.detach(), b.detach()
-
-
-@wrong(
-    "fit_energy",
-    "The layers that came back fit much better if their u is used as it is than if it goes through constrain first, as it should. Which u bends points in your loop, and which one do you return?",
-    "Whoever gets your layers will constrain them again. Which tensor does Adam move: u, or u^?",
-    when=was_constrained,
-)
-def returns_the_constrained_u(energy, layers, steps, rate):
-    w, u, b = (part.clone().requires_grad_() for part in layers)
-    optimizer = torch.optim.Adam([w, u, b], lr=rate)
-    generator = torch.Generator().manual_seed(0)
-    for k in range(steps):
-        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
-        c = (w * u).sum(-1, keepdim=True)
-        bent = u + (F.softplus(c) - 1 - c) * w / w.square().sum(-1, keepdim=True)
-        z, total = torch.randn(256, 2, generator=generator), 0.0
-        for i in range(len(b)):
-            h = torch.tanh(z @ w[i] + b[i])
-            z, total = z + h[:, None] * bent[i], total + torch.log(1 + (1 - h * h) * (w[i] @ bent[i]))
-        loss = (-total + min(1.0, 0.01 + 2 * k / steps) * ENERGIES[energy].potential(z)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return w.detach(), bent.detach(), b.detach()
 
 
 @wrong(

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Planar, radial and Sylvester flows
 #
-# On the left, what we know: a function of the plane, high on two arcs. It is a density only up to a factor, and we have no samples. On the right, a density that integrates to one, that we can sample and evaluate. It is a round Gaussian after 16 bends, each of them one $\tanh$ across one straight line: five numbers a bend. (Training takes ten seconds. We know the factor of this test case, by quadrature, to judge the fit, which never sees it.)
+# On the left, what we know: a function of the plane, high on two arcs. It is a density only up to a factor, and we have no samples. On the right, a density that integrates to one, that we can sample and evaluate. It is a round Gaussian after 16 bends, each of them one $\tanh$ across one straight line: five numbers a bend. (Training takes ten seconds. We know this factor, by quadrature, to judge the fit, which never sees it.)
 #
 # **You know a density only up to a constant, and have no data. How do you bend a Gaussian into it?**
 #
@@ -133,7 +133,7 @@ print(
 #
 # $$\log q_K(z_K) = \log q_0(z_0) - \sum_k \log\lvert\det J_k\rvert .$$
 #
-# The formula of the course, with $g$ taking $z_K$ back to $z_0$, is $\log q_K(z_K) = \log q_0(g(z_K)) + \log\lvert\det dg/dz_K\rvert$. We compute $f = g^{-1}$, whose log-determinant is minus that of $g$. Rezende and Mohamed (2015) write these layers as we do.
+# The formula of the course, with $g$ taking $z_K$ back to $z_0$, is $\log q_K(z_K) = \log q_0(g(z_K)) + \log\lvert\det dg/dz_K\rvert$. We compute $f = g^{-1}$, whose log-determinant is minus that of $g$.
 
 # %% [markdown] exercise="planar_layer" title="the determinant of a bend" difficulty=2 importance=5 minutes=10
 # Apply the lemma on paper. Then write `planar_layer(z, w, u, b)`, which returns the pair (moved points, $\log\lvert\det J\rvert$), in $O(D)$ a point: no matrices, no `torch.linalg`, no autograd.
@@ -282,8 +282,8 @@ bend = play(
 )
 display(bend)
 predict(
-    "Now ten planar layers, chosen at random, in 50 dimensions. In how many of 50 independent directions does every point keep its coordinate?",
-    ["none: each layer bends all of space", "10: one for each layer", "40: all but one for each layer"],
+    "Now ten planar layers, chosen at random, in 50 dimensions. Choose 50 orthogonal directions as well as you can: along how many of them does no point move?",
+    ["none: each layer bends all of space", "10: one for each layer", "40: each layer takes one away"],
 )
 
 # %% [markdown]
@@ -303,7 +303,7 @@ print(
 )
 
 # %% [markdown]
-# Each layer adds multiples of its own $u$, so that all moves lie in the span of ten vectors. A planar flow needs $D$ layers before it has touched every direction: a bend is a bottleneck one neuron wide. So these flows live where $D$ is small. Section 3 widens the bottleneck.
+# Each layer adds multiples of its own $u$, so that all moves lie in the span of ten vectors. A planar flow needs $D$ layers before it has touched every direction: a bend is a bottleneck one neuron wide. Section 3 widens it.
 #
 # ## 2. When a layer folds, and the way back
 #
@@ -311,7 +311,7 @@ print(
 #
 # $$w^\top y + b = a + c\tanh(a), \qquad c = w^\top u .$$
 #
-# One equation in one unknown. If its right side always rises, $a$ is determined by $y$, and so is $z = y - u\tanh(a)$. If not, several values of $a$ share one $y$: the layer folds. Below, on the left, is that right side for three values of $c$; on the right, what a fold does to densities. For each $a$ sent to $y$ the formula claims a density, and the truth is their *sum*: each claim is too low. (See $y = \pm 1$; at $0$ the outer two claims are 0.005 each.)
+# One equation in one unknown. If its right side always rises, $a$ is determined by $y$, and so is $z = y - u\tanh(a)$. If not, several values of $a$ share one $y$: the layer folds. Below, on the left, is that right side for three values of $c$; on the right, what a fold does to densities. For each $a$ sent to $y$ the formula claims a density, and the truth is their *sum*: where there is more than one, each claim is too low. (See $y = \pm 1$; at $0$ the outer two claims are 0.005 each.)
 
 
 # %% tags=["show", "hide-input"]
@@ -607,7 +607,7 @@ play(
 #
 # $$f(z) = z + \beta\, h(r)\, y .$$
 #
-# Turn the axes so that the first one points along $y$. A small step *across* $y$ leaves $r$ as it is, so it is scaled as $y$ is, by $1 + \beta h$. A step *along* $y$ changes $r$, and is scaled by the derivative of $r + \beta h(r)\, r$. In these axes $J$ is diagonal. The layer does not fold if $\beta > -\alpha$: for negative $\beta$ both factors are smallest at $r = 0$, where they are $1 + \beta/\alpha$; for positive $\beta$ both exceed 1. So each ray from $z_0$ goes to itself, and along it the distance always rises: no two points meet.
+# Turn the axes so that the first one points along $y$. A small step *across* $y$ leaves $r$ as it is, so it is scaled as $y$ is, by $1 + \beta h$. A step *along* $y$ changes $r$, and is scaled by the derivative of $r + \beta h(r)\, r$. In these axes $J$ is diagonal. The layer does not fold if $\beta > -\alpha$: for negative $\beta$ both factors are smallest at $r = 0$, where they are $1 + \beta/\alpha$; for positive $\beta$ both exceed 1. So each ray from $z_0$ goes to itself, and along it the distance always rises.
 #
 # **Sylvester.** $M$ planar layers in one: $f(z) = z + A\tanh(Bz + b)$, with $A$ of shape $D \times M$, $B$ of $M \times D$. *Sylvester's identity* gives its determinant,
 #
@@ -620,7 +620,7 @@ play(
 # $SR$ is triangular, so the last row is the scalar equation of section 2. Its root known, the row above has one unknown, and so on up.
 
 # %% [markdown] exercise="radial_layer" title="two factors in D dimensions" difficulty=3 importance=3 minutes=15
-# Count the directions across and along, and derive $\log\lvert\det J\rvert$ in $D$ dimensions from the two factors. Then write `radial_layer(z, z0, alpha, beta)`: the pair (moved points, log-determinants), for `z` of shape `(..., D)`, `z0` of shape `(D,)`, and `alpha` and `beta` tensors of shape `()`, with $\beta > -\alpha$. At the centre itself, $r = 0$, it must be finite.
+# Count the directions across and along, and derive $\log\lvert\det J\rvert$ in $D$ dimensions from the two factors. Then write `radial_layer(z, z0, alpha, beta)`: the pair (moved points, log-determinants), for `z` of shape `(..., D)`, `z0` of shape `(D,)`, and `alpha` and `beta` tensors of shape `()`, with $\beta > -\alpha$. At the centre itself, $r = 0$, it must be finite: nothing need be divided by $r$.
 #
 # <details><summary>"It is right for D = 2 and wrong for others, or the other way round"</summary>
 #
@@ -792,7 +792,7 @@ cases = []
 for way in ("large", "small", "diagonal"):
     cases += [(z, Q, R, S, b, way), (z, skewed, R, S, b, way), (z[0], Q, R, S, b, way)]
     cases += [(z.reshape(3, 2, 5), Q, R, S, b, way), (z, Q[:, :1], R[:1, :1], S[:1, :1], b[:1], way)]
-    cases += [(*(part.float() for part in (z, Q, R, S, b)), way)]
+    cases += [(*(part.float() for part in (z, Q, R, S, b)), way), (z, Q, -4 * R, S, b, way)]  # it folds
 check.values("planar.sylvester_log_det", cases, brute_force)
 
 # %% hidden="sylvester_log_det" points=2
@@ -820,11 +820,9 @@ for shape, M, dtype in [
     R, S = R.triu(1) + torch.diag(R.diagonal().abs() + 0.1), S.triu(1) + torch.diag(S.diagonal().abs() + 0.1)
     for Q in (torch.linalg.qr(skewed).Q, skewed):
         given = [part.to(dtype) for part in (z, Q, R, S, b)]
-        cases += [
-            (*given, way)
-            for way in ("large", "small", "diagonal")
-            if Q is not skewed or dtype == torch.float64
-        ]
+        for way in ("large", "small", "diagonal"):
+            if Q is not skewed or dtype == torch.float64:
+                cases += [(*given, way), (*given[:2], -5 * given[2], *given[3:], way)]  # the latter folds
 check.values("planar.sylvester_log_det", cases, reference)
 
 # %% [markdown]
@@ -873,7 +871,7 @@ between_walls = targets.integral(lambda z: log_target("U2", z), (-8, 8, -8, 8), 
 print(f"U2 between soft walls: {math.log(between_walls):.4f}, and by hand {LOG_Z['U2']:.4f}")
 
 # %% [markdown] exercise="below_zero" title="the impossible divergence" difficulty=2 importance=5 minutes=8
-# Where $Z$ is known, an estimated KL convicts bugs: the true one is never below zero. Write the alarm: `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and the alarm, a bool (or a tensor of one): True if $\hat k < -4s$, and also if $\hat k$ is no number.
+# Where $Z$ is known, an estimated KL convicts bugs: the true one is never below zero. Write the alarm: `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and the alarm, a bool (or a tensor of one): True if $\hat k < -4s$, and also if $\hat k$ is `nan`.
 #
 # After the test, six suspects meet *your* alarm. All but one are wrong. Guess first: which pass?
 #
@@ -980,7 +978,7 @@ plots.show(
 )
 
 # %% [markdown]
-# The first KL is exactly zero: claim and truth are the same numbers. A layer that contracts has $\log\lvert\det J\rvert < 0$. Forget that, and $\log q$ comes out too low everywhere: a KL below zero. If it stretches, $\log q$ is too high, and the alarm is silent. The mass, taken through the inverse, misses neither.
+# The first KL is exactly zero: claim and truth are the same numbers. A layer that contracts has $\log\lvert\det J\rvert < 0$. Forget that, or its sign, and $\log q$ comes out too low everywhere: a KL below zero, as where the layer folds. If it stretches, $\log q$ is too high, and the alarm is silent: two of five bugs pass. The mass, taken through the inverse, misses none that has one.
 #
 # Reverse KL has a vice: where $q$ has no mass, nothing complains. Started above one arc, it may never find the other (the pictures). If $q$ covers one of two equal arcs perfectly, $q = 2p$ there, and $\mathrm{KL} = \log 2 = 0.69$, with no slope towards the other arc. Even a share of 60% to 40% costs 0.02 nats only. *Annealing* makes the start matter less: replace $\log\tilde p$ by $\beta\log\tilde p$, with $\beta$ rising from 0.01 to 1 during the first half of the steps. A faint target is a broad one, and $q$ spreads over all of it before it sharpens.
 
@@ -1079,7 +1077,10 @@ def judge(returned, energy, layers, steps, rate):
         return "The tensors that came back still record gradients. Which method cuts a tensor off from its graph?"
     still = [name for name, part, was in zip("wub", returned, layers, strict=True) if torch.equal(part, was)]
     if still:
-        return f"{', '.join(still)} came back with the numbers that went in. What does your optimizer hold?"
+        return (
+            f"{', '.join(still)} came back with the numbers that went in. What does your optimizer hold, "
+            "and does the gradient of the loss reach it?"
+        )
     z0 = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         z, total = as_bijection(returned).forward(z0)
@@ -1230,7 +1231,10 @@ def draw_steps(scene, energy, step):
     if step == 0:
         return start
     w, u, _ = trained[energy][step - 1]
-    return f"{start} Bend {step} {'tears apart' if w @ u > 0 else 'contracts'}: its w·u is {w @ u:.2f}."
+    tearing = sum((w @ u > 0.5).item() for w, u, _ in trained[energy])
+    does = "contracts" if w @ u < 0 else "stretches a little" if w @ u < 0.5 else "tears apart"
+    end = f" In all, {tearing} of 32 tear." if step == 32 else ""
+    return f"{start} Bend {step} {does}: its w·u is {w @ u:.2f}.{end}"
 
 
 play(draw_steps, energy=choice(["U1", "U2"], label="target"), step=slider(0, 32, 16, label="bends applied"))

@@ -3,7 +3,7 @@
 #
 # Lesson 07 · 145 minutes · 20 points · first: [Change of variables](../02_change_of_variables/change_of_variables.ipynb) and [Determinants](../04_determinants/determinants.ipynb)
 #
-# On the left, what we know: a function of the plane, high on two arcs. It is a density only up to a factor, and we have no samples. On the right, a density that integrates to one, that we can sample and evaluate. It is a round Gaussian after 16 bends, each of them one $\tanh$ across one straight line: five numbers a bend. (Training takes ten seconds. We know the factor of this test case, by quadrature, to judge the fit, which never sees it.)
+# On the left, what we know: a function of the plane, high on two arcs. It is a density only up to a factor, and we have no samples. On the right, a density that integrates to one, that we can sample and evaluate. It is a round Gaussian after 16 bends, each of them one $\tanh$ across one straight line: five numbers a bend. (Training takes ten seconds. We know this factor, by quadrature, to judge the fit, which never sees it.)
 #
 # **You know a density only up to a constant, and have no data. How do you bend a Gaussian into it?**
 #
@@ -136,7 +136,7 @@ print(
 #
 # $$\log q_K(z_K) = \log q_0(z_0) - \sum_k \log\lvert\det J_k\rvert .$$
 #
-# The formula of the course, with $g$ taking $z_K$ back to $z_0$, is $\log q_K(z_K) = \log q_0(g(z_K)) + \log\lvert\det dg/dz_K\rvert$. We compute $f = g^{-1}$, whose log-determinant is minus that of $g$. Rezende and Mohamed (2015) write these layers as we do.
+# The formula of the course, with $g$ taking $z_K$ back to $z_0$, is $\log q_K(z_K) = \log q_0(g(z_K)) + \log\lvert\det dg/dz_K\rvert$. We compute $f = g^{-1}$, whose log-determinant is minus that of $g$.
 
 # %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "2a779c309f92e8ff13f480deacd37775", "grade": false, "grade_id": "planar_layer_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 1: the determinant of a bend
@@ -262,8 +262,8 @@ bend = play(
 )
 display(bend)
 predict(
-    "Now ten planar layers, chosen at random, in 50 dimensions. In how many of 50 independent directions does every point keep its coordinate?",
-    ["none: each layer bends all of space", "10: one for each layer", "40: all but one for each layer"],
+    "Now ten planar layers, chosen at random, in 50 dimensions. Choose 50 orthogonal directions as well as you can: along how many of them does no point move?",
+    ["none: each layer bends all of space", "10: one for each layer", "40: each layer takes one away"],
 )
 
 # %% [markdown]
@@ -284,7 +284,7 @@ print(
 
 
 # %% [markdown]
-# Each layer adds multiples of its own $u$, so that all moves lie in the span of ten vectors. A planar flow needs $D$ layers before it has touched every direction: a bend is a bottleneck one neuron wide. So these flows live where $D$ is small. Section 3 widens the bottleneck.
+# Each layer adds multiples of its own $u$, so that all moves lie in the span of ten vectors. A planar flow needs $D$ layers before it has touched every direction: a bend is a bottleneck one neuron wide. Section 3 widens it.
 #
 # ## 2. When a layer folds, and the way back
 #
@@ -292,7 +292,7 @@ print(
 #
 # $$w^\top y + b = a + c\tanh(a), \qquad c = w^\top u .$$
 #
-# One equation in one unknown. If its right side always rises, $a$ is determined by $y$, and so is $z = y - u\tanh(a)$. If not, several values of $a$ share one $y$: the layer folds. Below, on the left, is that right side for three values of $c$; on the right, what a fold does to densities. For each $a$ sent to $y$ the formula claims a density, and the truth is their *sum*: each claim is too low. (See $y = \pm 1$; at $0$ the outer two claims are 0.005 each.)
+# One equation in one unknown. If its right side always rises, $a$ is determined by $y$, and so is $z = y - u\tanh(a)$. If not, several values of $a$ share one $y$: the layer folds. Below, on the left, is that right side for three values of $c$; on the right, what a fold does to densities. For each $a$ sent to $y$ the formula claims a density, and the truth is their *sum*: where there is more than one, each claim is too low. (See $y = \pm 1$; at $0$ the outer two claims are 0.005 each.)
 
 # %% tags=["show", "hide-input"]
 def claims_where_folded(y):
@@ -534,7 +534,7 @@ play(
 #
 # $$f(z) = z + \beta\, h(r)\, y .$$
 #
-# Turn the axes so that the first one points along $y$. A small step *across* $y$ leaves $r$ as it is, so it is scaled as $y$ is, by $1 + \beta h$. A step *along* $y$ changes $r$, and is scaled by the derivative of $r + \beta h(r)\, r$. In these axes $J$ is diagonal. The layer does not fold if $\beta > -\alpha$: for negative $\beta$ both factors are smallest at $r = 0$, where they are $1 + \beta/\alpha$; for positive $\beta$ both exceed 1. So each ray from $z_0$ goes to itself, and along it the distance always rises: no two points meet.
+# Turn the axes so that the first one points along $y$. A small step *across* $y$ leaves $r$ as it is, so it is scaled as $y$ is, by $1 + \beta h$. A step *along* $y$ changes $r$, and is scaled by the derivative of $r + \beta h(r)\, r$. In these axes $J$ is diagonal. The layer does not fold if $\beta > -\alpha$: for negative $\beta$ both factors are smallest at $r = 0$, where they are $1 + \beta/\alpha$; for positive $\beta$ both exceed 1. So each ray from $z_0$ goes to itself, and along it the distance always rises.
 #
 # **Sylvester.** $M$ planar layers in one: $f(z) = z + A\tanh(Bz + b)$, with $A$ of shape $D \times M$, $B$ of $M \times D$. *Sylvester's identity* gives its determinant,
 #
@@ -546,12 +546,12 @@ play(
 #
 # $SR$ is triangular, so the last row is the scalar equation of section 2. Its root known, the row above has one unknown, and so on up.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "9502eaa2eb64efaa31d71ead1a322b94", "grade": false, "grade_id": "radial_layer_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "8789e9b60e0ee6323a309b2d24c1dff7", "grade": false, "grade_id": "radial_layer_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 4: two factors in D dimensions
 #
 # difficulty 3 of 5 · importance 3 of 5 · 15 minutes · 3 points
 #
-# Count the directions across and along, and derive $\log\lvert\det J\rvert$ in $D$ dimensions from the two factors. Then write `radial_layer(z, z0, alpha, beta)`: the pair (moved points, log-determinants), for `z` of shape `(..., D)`, `z0` of shape `(D,)`, and `alpha` and `beta` tensors of shape `()`, with $\beta > -\alpha$. At the centre itself, $r = 0$, it must be finite.
+# Count the directions across and along, and derive $\log\lvert\det J\rvert$ in $D$ dimensions from the two factors. Then write `radial_layer(z, z0, alpha, beta)`: the pair (moved points, log-determinants), for `z` of shape `(..., D)`, `z0` of shape `(D,)`, and `alpha` and `beta` tensors of shape `()`, with $\beta > -\alpha$. At the centre itself, $r = 0$, it must be finite: nothing need be divided by $r$.
 #
 # <details><summary>"It is right for D = 2 and wrong for others, or the other way round"</summary>
 #
@@ -648,7 +648,7 @@ def sylvester_log_det(z, Q, R, S, b, way):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "d82745655db543b7d5777b1997a741a5", "grade": true, "grade_id": "sylvester_log_det_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "13ddcb3dde67fbfe2e2afbde7527430a", "grade": true, "grade_id": "sylvester_log_det_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check sylvester_log_det: 1 point.
 import torch
 from autograder import check
@@ -687,7 +687,7 @@ cases = []
 for way in ("large", "small", "diagonal"):
     cases += [(z, Q, R, S, b, way), (z, skewed, R, S, b, way), (z[0], Q, R, S, b, way)]
     cases += [(z.reshape(3, 2, 5), Q, R, S, b, way), (z, Q[:, :1], R[:1, :1], S[:1, :1], b[:1], way)]
-    cases += [(*(part.float() for part in (z, Q, R, S, b)), way)]
+    cases += [(*(part.float() for part in (z, Q, R, S, b)), way), (z, Q, -4 * R, S, b, way)]  # it folds
 check.values("planar.sylvester_log_det", cases, brute_force)
 
 # %% nbgrader={"cell_type": "code", "checksum": "eae2f5079cb4aaa71ad964cc27adefa0", "grade": true, "grade_id": "sylvester_log_det_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
@@ -739,12 +739,12 @@ between_walls = targets.integral(lambda z: log_target("U2", z), (-8, 8, -8, 8), 
 print(f"U2 between soft walls: {math.log(between_walls):.4f}, and by hand {LOG_Z['U2']:.4f}")
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "4d8be906a7453f9c3b7e2e45ce4bc1d9", "grade": false, "grade_id": "below_zero_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "97298e5657a00d5f2a06bddfc9b3582e", "grade": false, "grade_id": "below_zero_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 6: the impossible divergence
 #
 # difficulty 2 of 5 · importance 5 of 5 · 8 minutes · 2 points
 #
-# Where $Z$ is known, an estimated KL convicts bugs: the true one is never below zero. Write the alarm: `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and the alarm, a bool (or a tensor of one): True if $\hat k < -4s$, and also if $\hat k$ is no number.
+# Where $Z$ is known, an estimated KL convicts bugs: the true one is never below zero. Write the alarm: `below_zero(log_q, log_p)` gets the log-densities `(N,)` of model and *normalized* target at N draws of the model. It returns the estimate $\hat k$, the mean of $\log q - \log p$; its standard error $s$, the standard deviation of these differences (with $N - 1$) over $\sqrt N$; and the alarm, a bool (or a tensor of one): True if $\hat k < -4s$, and also if $\hat k$ is `nan`.
 #
 # After the test, six suspects meet *your* alarm. All but one are wrong. Guess first: which pass?
 #
@@ -848,7 +848,7 @@ plots.show(
 
 
 # %% [markdown]
-# The first KL is exactly zero: claim and truth are the same numbers. A layer that contracts has $\log\lvert\det J\rvert < 0$. Forget that, and $\log q$ comes out too low everywhere: a KL below zero. If it stretches, $\log q$ is too high, and the alarm is silent. The mass, taken through the inverse, misses neither.
+# The first KL is exactly zero: claim and truth are the same numbers. A layer that contracts has $\log\lvert\det J\rvert < 0$. Forget that, or its sign, and $\log q$ comes out too low everywhere: a KL below zero, as where the layer folds. If it stretches, $\log q$ is too high, and the alarm is silent: two of five bugs pass. The mass, taken through the inverse, misses none that has one.
 #
 # Reverse KL has a vice: where $q$ has no mass, nothing complains. Started above one arc, it may never find the other (the pictures). If $q$ covers one of two equal arcs perfectly, $q = 2p$ there, and $\mathrm{KL} = \log 2 = 0.69$, with no slope towards the other arc. Even a share of 60% to 40% costs 0.02 nats only. *Annealing* makes the start matter less: replace $\log\tilde p$ by $\beta\log\tilde p$, with $\beta$ rising from 0.01 to 1 during the first half of the steps. A faint target is a broad one, and $q$ spreads over all of it before it sharpens.
 
@@ -889,7 +889,7 @@ def fit_energy(energy, layers, steps, rate):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "4ab0473f5d4a8b7764c75f7aed2dc058", "grade": true, "grade_id": "fit_energy_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "59226351a9b97671f83a5ea1ebfbf9ed", "grade": true, "grade_id": "fit_energy_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check fit_energy: 1 point.
 import math
 
@@ -935,7 +935,10 @@ def judge(returned, energy, layers, steps, rate):
         return "The tensors that came back still record gradients. Which method cuts a tensor off from its graph?"
     still = [name for name, part, was in zip("wub", returned, layers, strict=True) if torch.equal(part, was)]
     if still:
-        return f"{', '.join(still)} came back with the numbers that went in. What does your optimizer hold?"
+        return (
+            f"{', '.join(still)} came back with the numbers that went in. What does your optimizer hold, "
+            "and does the gradient of the loss reach it?"
+        )
     z0 = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         z, total = as_bijection(returned).forward(z0)
@@ -1034,7 +1037,10 @@ def draw_steps(scene, energy, step):
     if step == 0:
         return start
     w, u, _ = trained[energy][step - 1]
-    return f"{start} Bend {step} {'tears apart' if w @ u > 0 else 'contracts'}: its w·u is {w @ u:.2f}."
+    tearing = sum((w @ u > 0.5).item() for w, u, _ in trained[energy])
+    does = "contracts" if w @ u < 0 else "stretches a little" if w @ u < 0.5 else "tears apart"
+    end = f" In all, {tearing} of 32 tear." if step == 32 else ""
+    return f"{start} Bend {step} {does}: its w·u is {w @ u:.2f}.{end}"
 
 
 play(draw_steps, energy=choice(["U1", "U2"], label="target"), step=slider(0, 32, 16, label="bends applied"))

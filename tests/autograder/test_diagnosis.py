@@ -299,6 +299,24 @@ def test_parts_are_named():
     assert "Part 'log_det' of part 2 of part 'inner' of the answer" in nested.message
 
 
+def test_parts_in_another_order():
+    turned = finding(lambda x: sign_and_size(x)[::-1], SIGNED, sign_and_size)
+    assert turned.kind == "order"
+    assert "the right values in another order" in turned.message
+    assert (
+        finding(lambda x: list(sign_and_size(x)[1:] + sign_and_size(x)[:1]), SIGNED, sign_and_size).kind
+        == "order"
+    )
+    once = finding(lambda x: sign_and_size(x)[:: -1 if len(x) == 2 else 1], SIGNED, sign_and_size)
+    assert once.kind != "order"  # of one input alone it explains nothing
+
+
+def test_a_result_with_named_parts_is_not_taken_for_a_loop():
+    matrices = [(torch.eye(2).double(),), (torch.ones(3, 3).double() + torch.eye(3),)]
+    found = finding(torch.linalg.slogdet, matrices, lambda A: torch.linalg.slogdet(A).logabsdet)
+    assert "Which of its named parts is meant?" in found.message
+
+
 def sign_and_size(x):
     return np.sign(x), np.log(np.abs(x)), len(x)
 

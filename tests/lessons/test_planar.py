@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from autograder.answers import bank  # noqa: E402
 from autograder.answers.planar import lies_too_far_out, not_annealed  # noqa: E402
 from autograder.course import Course  # noqa: E402
 from autograder.master import read_master, solved  # noqa: E402
@@ -50,6 +51,26 @@ def test_from_above_one_arc_annealing_finds_the_other_and_nothing_else_does(page
     layers = page.start(16, seed, 3.0)  # over 96 draws each: 0.06 to 0.27 annealed, 0.70 to 0.74 without
     assert kl_to_u1(page, page.fit_energy("U1", layers, 300, 4e-2)) < 0.45
     assert kl_to_u1(page, not_annealed("U1", layers, 300, 4e-2)) == pytest.approx(0.7, abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("right", "slip", "told_as"),
+    [
+        ("constrain(w, u)", "u", "returns_the_constrained_u"),
+        ("optimizer.zero_grad()", "pass", "base_at_the_last_z"),
+    ],
+)
+def test_slips_that_end_alike_are_told_in_words_that_fit_both(page, right, slip, told_as):
+    master = read_master(COURSE, COURSE.lesson("planar"))
+    (source,) = (solved(cell.source) for cell in master.cells if cell.grade_id == "fit_energy")
+    assert right in source
+    names = dict(vars(page))
+    exec(source.replace(right, slip), names)
+    given = ("U1", page.start(16, 9, 3.0), 300, 4e-2)
+    returned = names["fit_energy"](*given)
+    first = next(a.name for a in bank("planar").wrong("fit_energy") if a.when(returned, *given))
+    assert first == told_as
 
 
 @pytest.mark.slow
