@@ -265,11 +265,14 @@ def _find(exercise: str, namespace: dict) -> _Answer:
     """Raises NotAttempted where there is nothing of that name, or an untouched body."""
     name = _name(exercise)
     if name not in namespace:
-        _fail(exercise, NotAttempted, diagnosis.fixed("missing", _missing(name)))
+        _fail(exercise, NotAttempted, diagnosis.fixed("missing", missing(name)))
     found = namespace[name]
     if found is None or found is Ellipsis or _has_no_body(found):
         message = f"{name} is still empty: its body is yours to write."
         _fail(exercise, NotAttempted, diagnosis.fixed("empty", message))
+    if isinstance(found, types.FunctionType | type) and (found.__module__ or "").startswith("flowkit."):
+        message = f"This {name} is flowkit's own. It is not there when work is graded: yours is asked for."
+        _fail(exercise, NotRight, diagnosis.fixed("library", message))
     if not callable(found):
         ask = "and should be a function. Is the name used twice?"
         messages, hidden = (f"{name} is {describe_type(found)} {ask}",), (f"{name} is no function {ask}",)
@@ -277,11 +280,11 @@ def _find(exercise: str, namespace: dict) -> _Answer:
     return _Answer(exercise, found, namespace, sys._getframe(2).f_code.co_filename)
 
 
-def _missing(name: str) -> str:
+def missing(name: str) -> str:
+    """What a check says where nothing has the answer's name."""
     return (
         f"There is no {name} yet. Run the cell above first; if it ended in an error, or if you renamed"
-        f" {name},"
-        " mend that."
+        f" {name}, mend that."
     )
 
 

@@ -31,7 +31,7 @@ def say(message: str, style: str | None = None, error: bool = False) -> None:
 
 
 def command(function):
-    """Registers a command. A CourseError is told in one line on stderr, with exit status 2."""
+    """Registers a command. Told in one line on stderr: a CourseError, exit status 2, and Ctrl-C, 130."""
 
     @app.command()
     @functools.wraps(function)
@@ -41,6 +41,9 @@ def command(function):
         except CourseError as error:
             say(str(error), style="red", error=True)
             raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            say("Stopped. Run the same command again: what was done is kept.", style="yellow", error=True)
+            raise typer.Exit(130) from None
 
     return function
 
@@ -136,7 +139,11 @@ def collect(
     course: CourseFolder = Path("course"),
     db: Database = None,
 ):
-    """Take what students handed in into the course's submitted folder."""
+    """Take what students handed in into the course's submitted folder.
+
+    The zip of all submissions from Canvas or Moodle, or a folder with STUDENT/NN_topic/topic.ipynb,
+    STUDENT/topic.ipynb or STUDENT_topic.ipynb in it. Set the due date before, or collect again after it.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -148,7 +155,8 @@ def collect(
         table.add_column(column)
     for taken in collected.taken:
         table.add_row(taken.student, taken.lesson, f"{taken.timestamp:{STAMP}}", taken.what, taken.late)
-    Console().print(table)
+    if collected.taken:
+        Console().print(table)
     for name, reason in collected.left:
         say(f"left out: {name}: {reason}", style="yellow")
     if not collected.taken:
@@ -176,7 +184,9 @@ Mode = Literal["isolated", "inprocess"]
 @command
 def grade(
     topics: Topics = None,
-    workers: Annotated[int | None, typer.Option(help="Processes side by side. Default: the cores.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes side by side. Default: the cores.")
+    ] = None,
     trust_submissions: Annotated[
         bool, typer.Option("--trust-submissions", help="Run them without a sandbox, with your rights.")
     ] = False,
@@ -186,7 +196,10 @@ def grade(
             help="Grade on a Dask cluster: its scheduler's address, tcp://HOST:8786 or tls://HOST:8786."
         ),
     ] = None,
-    timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.")] = 30,
+    timeout: Annotated[
+        int,
+        typer.Option(min=1, help="Seconds that one cell may take. With another limit all is graded anew."),
+    ] = 30,
     mode: Annotated[
         Mode,
         typer.Option(help="Where tests run; inprocess: with the student's code, which could spoil them."),
@@ -198,9 +211,10 @@ def grade(
     from autograder.grade import grade
     from autograder.progress import progress
 
+    found = Course(course, db)
     with progress("Grading") as tell:
         graded = grade(
-            Course(course, db),
+            found,
             topics,
             workers,
             trust_submissions,
@@ -211,13 +225,18 @@ def grade(
         )
     for student, lesson, reason in graded.failed:
         say(f"no result: {student} {lesson}: {reason}", style="red", error=True)
-    unreadable = [result for result in graded.results if result.unreadable]
-    for result in unreadable:
-        say(f"unreadable: {result.student} {result.lesson}: {result.unreadable}", style="yellow")
+    for result in graded.results:
+        if result.unreadable:
+            say(f"unreadable: {result.student} {result.lesson}: {result.unreadable}", style="yellow")
+        if result.other:
+            say(f"{result.student} {result.lesson}: it looks like another lesson's notebook", style="yellow")
+    for path in graded.ignored:
+        say(f"ignored: {path}. Each belongs into STUDENT/NN_topic/topic.ipynb", style="yellow")
     new = len(graded.results) - graded.resumed
     say(f"{new} graded, {graded.resumed} taken over from a stopped run, {graded.unchanged} unchanged.")
     if not graded.results and not graded.failed:
-        say("Nothing was new, so nothing was graded.", style="green")
+        new = "was new" if graded.unchanged else f"is handed in, in {found.submitted}"
+        say(f"Nothing {new}, so nothing was graded.", style="green" if graded.unchanged else "yellow")
     if graded.failed:
         say(f"{len(graded.failed)} have no result. Run the command again for these.", style="red", error=True)
         raise typer.Exit(1)
@@ -272,20 +291,18 @@ def export(
     db: Database = None,
 ):
     """Write the grades, as a spreadsheet, Canvas, Moodle or Gradescope take them."""
-    from autograder.export import export
+    from autograder.export import UNTIL, export
 
     path, waiting = export(Course(course, db), format, topics, to)
     say(f"Written: {path}", style="green")
     if waiting:
-        say(
-            f"Of {waiting} submissions, answers wait for a person, and count zero until then.", style="yellow"
-        )
+        say(f"Submissions with answers that a person has to read: {waiting}. {UNTIL}", style="yellow")
 
 
 @command
 def similar(
     topics: Topics = None,
-    pairs: Annotated[int, typer.Option(help="How many pairs of each lesson.")] = 20,
+    pairs: Annotated[int, typer.Option(min=1, help="How many pairs of each lesson.")] = 20,
     course: CourseFolder = Path("course"),
 ):
     """Show which answers share what few others share, side by side, for a person to look at."""
@@ -307,7 +324,7 @@ def similar(
 @command
 def classroom(
     topics: Topics = None,
-    students: Annotated[int, typer.Option(help="How many hand in.")] = 30,
+    students: Annotated[int, typer.Option(min=1, help="How many hand in.")] = 30,
     seed: Annotated[int, typer.Option(help="Who does what; the same seed gives the same class.")] = 0,
     folder: Annotated[
         Path, typer.Option(help="Where the class is made; what was made there is replaced.")

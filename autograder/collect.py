@@ -96,9 +96,8 @@ def _settle_rivals(found: list[Found], collected: Collected) -> Iterator[Found]:
     for key in sorted(groups):
         items = groups[key]
         if len({item.identity for item in items}) > 1:
-            collected.left += [
-                (i.file.name, f"Two students would both be {i.student}: rename a folder.") for i in items
-            ]
+            reason = f"Two students would both be {items[0].student}: unpack the zip, and rename one of them."
+            collected.left += [(item.file.name, reason) for item in items]
             continue
         items.sort(key=lambda item: (item.time, item.exact))
         same_folder = len({item.file.parts[:-1] for item in items}) == 1 and len(items[0].file.parts) > 1
@@ -126,7 +125,7 @@ def _take(course, item, due, collected):
         there = parse_time(stamp.read_text(encoding="utf-8")) if stamp.is_file() else None
         if target.read_bytes() == data:
             what = "unchanged"
-            time, late = _time(replace(item, time=there, lms="") if there else item, due)
+            time, late = _time(replace(item, time=there) if there else item, due)
         elif there and there > time:
             reason = f"What was handed in on {there:{STAMP}} is newer, and stays."
             collected.left.append((item.file.name, reason))

@@ -37,8 +37,8 @@ MOST_PRINTED = 100_000
 MOST_SUBMISSIONS = 64  # for one child of the examiner's
 STUCK = 3  # times the time limit, after which a test cell of ours is taken to hang
 
-TIMEOUT = "This cell did not end within {} seconds, and was stopped. Is there an endless loop?"
-DIED = "Python ended while this cell ran. Does it call os._exit, or need more memory than there is?"
+TIMEOUT = "What ran here did not end within {} seconds, and was stopped. Is there an endless loop?"
+DIED = "Python ended while this ran. Does your code call os._exit, or need more memory than there is?"
 GAVE_UP = "Not run: Python had ended in too many cells before."
 
 LEFT, FAILED, NOBODY = 0, 1, 3  # exit codes of a child: another is wanted, something failed, all is over

@@ -22,12 +22,13 @@ from nbgrader.plugins import ExportPlugin
 from traitlets import Instance
 
 from autograder import page
-from autograder.course import Course, CourseError
+from autograder.course import Course
 from autograder.engine import RIGHT, Result
-from autograder.grade import read_result
+from autograder.grade import nothing_graded, read_result
 from autograder.gradebook import open_gradebook
 
 FROM_CANVAS = re.compile(r"\D.*_(\d+)")  # what `autograder collect` calls who comes from Canvas: NAME_ID
+UNTIL = "Until then they count zero, or what an earlier answer was given."
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -66,7 +67,9 @@ class _Export(ExportPlugin):
         grades = self._read(gradebook)
         self.waiting = sum(grade.waits for grade in grades.by.values())
         if self.waiting:
-            self.log.warning("Of %d submissions, answers wait for a person, and count zero.", self.waiting)
+            self.log.warning(
+                "Submissions with answers that a person has to read: %d. %s", self.waiting, UNTIL
+            )
         self._write(Path(self.to or self.name), grades)
 
     def _read(self, book: Gradebook) -> Grades:
@@ -190,7 +193,7 @@ def export(
         graded = {name for (name,) in book.db.query(Assignment.name).join(SubmittedAssignment)}
         plugin.assignment = [name for name in plugin.assignment if name in graded]
         if not plugin.assignment:
-            raise CourseError("Nothing is graded yet, so there is nothing to export. Run: autograder grade")
+            raise nothing_graded(topics, "there is nothing to export")
         plugin.export(book)
     return path, plugin.waiting
 
@@ -233,7 +236,7 @@ def _submission(result: Result, grade: Grade, points: float) -> dict:
     if grade.penalty:
         notes.append(f"{grade.penalty:g} points were taken off for lateness.")
     if grade.waits:
-        notes.append("Some answers wait for a person, and count zero until then.")
+        notes.append(f"Some answers wait for a person. {UNTIL}")
     return {
         "score": grade.score,
         "max_score": points,

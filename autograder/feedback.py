@@ -23,8 +23,8 @@ from nbgrader.utils import is_grade, is_solution
 
 from autograder.build import HIDDEN
 from autograder.course import Course, CourseError
-from autograder.engine import BY_HAND, RIGHT, Result
-from autograder.grade import read_result
+from autograder.engine import BY_HAND, ERROR, RIGHT, UNTOUCHED, Result
+from autograder.grade import nothing_graded, read_result
 from autograder.gradebook import open_gradebook
 from autograder.page import HEADS, without_head, write
 from autograder.stock import is_hidden
@@ -36,7 +36,8 @@ _STYLE = (
     " pre { white-space: pre-wrap !important; overflow-wrap: anywhere }"
     " th, td { padding: .2em .6em !important; text-align: left !important; vertical-align: top }</style>"
 )
-SYMBOLS = {RIGHT: "✓", BY_HAND: "…"}
+SYMBOLS = {RIGHT: "✓", BY_HAND: "…", UNTOUCHED: "○", ERROR: "!"}  # as the checks in a notebook have them
+AGAIN = "These are the points of an earlier answer. A person will read this one."
 
 
 def feedback(
@@ -56,7 +57,7 @@ def feedback(
         if (result := read_result(course, folder.parent.name, lesson.name))
     ]
     if not results:
-        raise CourseError("Nothing is graded yet, so there is no feedback to give. Run: autograder grade")
+        raise nothing_graded(topics, "there is no feedback to give")
     exporter = _exporter(course)
     folders = []
     say(0, len(results), "")
@@ -150,6 +151,9 @@ def _graded(course, lesson, result: Result) -> dict | None:
 
 def _check(check, grade):
     waits = grade.needs_manual_grade and grade.manual_score is None
+    message = check.message
+    if check.outcome == BY_HAND and not waits:
+        message = AGAIN if grade.needs_manual_grade else ""
     return {
         "name": check.grade_id,
         "exercise": check.exercise,
@@ -157,7 +161,7 @@ def _check(check, grade):
         "points": check.points,
         "score": None if waits else grade.score,
         "outcome": check.outcome,
-        "message": check.message,
+        "message": message,
     }
 
 
@@ -237,8 +241,9 @@ def _summary(lesson, graded):
     if graded["seconds_late"]:
         taken = f" {graded['late_penalty']:g} points were taken off." if graded["late_penalty"] else ""
         lines += ["", f"It came {_duration(graded['seconds_late'])} after the lesson was due.{taken}"]
-    lines += ["", "| Check | Outcome | Points | What it says |", "| :-- | :-- | :-- | :-- |"]
-    lines += [_row(check) for check in graded["checks"]]
+    if not graded["unreadable"]:
+        lines += ["", "| Check | Outcome | Points | What it says |", "| :-- | :-- | :-- | :-- |"]
+        lines += [_row(check) for check in graded["checks"]]
     if graded["notes"]:
         lines += ["", "**What was mended before grading**", ""]
         lines += [f"- {_md(note)}" for note in graded["notes"]]

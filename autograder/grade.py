@@ -26,6 +26,7 @@ from autograder.course import Course, CourseError, Lesson
 from autograder.engine import Engine, EngineFailure, Result, seed_of
 from autograder.gradebook import Writer
 from autograder.journal import Journal
+from autograder.submission import OTHER_LESSON
 
 BATCH = 32  # results that are put away together, at most
 SOON = 1.0  # seconds after which those that have come are put away
@@ -44,20 +45,24 @@ If you trust everybody who handed in, or if this is a machine that holds nothing
 
 @dataclass(frozen=True)
 class Line:
-    """What a run says of one submission; `read_result` has all of it."""
+    """What a run says of a submission; `read_result` has all of it. other: it looks like another lesson's."""
 
     student: str
     lesson: str
     score: float
     unreadable: str
     seconds_late: float
+    other: bool
 
 
 @dataclass
 class Graded:
-    """What a run did. `failed`: student, lesson and reason of each submission that has no result."""
+    """What a run did. `failed`: student, lesson and reason of each submission that has no result; `ignored`:
+    what lies where no submission belongs.
+    """
 
     results: list[Line] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
     unchanged: int = 0
     resumed: int = 0
     failed: list[tuple[str, str, str]] = field(default_factory=list)
@@ -92,7 +97,7 @@ def grade(
         for lesson in lessons:
             _require_build(course, lesson)
             writer.register(lesson)
-        graded = Graded()
+        graded = Graded(ignored=list(_ignored(course)))
         jobs = [job for lesson in lessons for job in _jobs(course, lesson, engine, timeout, graded)]
         keeper = Keeper(course, writer, graded)
         todo = keeper.take_over(jobs)
@@ -202,7 +207,8 @@ class Keeper:
     def _apply(self, results):
         self.writer.apply(results)
         self.graded.results += [
-            Line(r.student, r.lesson, r.score, r.unreadable, r.seconds_late) for r in results
+            Line(r.student, r.lesson, r.score, r.unreadable, r.seconds_late, OTHER_LESSON in r.notes)
+            for r in results
         ]
 
 
@@ -219,6 +225,22 @@ def read_result(course: Course, student: str, lesson: str) -> Result | None:
 
 
 _journal = cache(Journal)
+
+
+def _ignored(course: Course) -> Iterator[str]:
+    """Notebooks and folders in the submitted folder that belong to no lesson."""
+    known = {lesson.name for lesson in course.lessons}
+    for path in sorted(course.submitted.glob("*.ipynb")):
+        yield path.name
+    for path in sorted(course.submitted.glob("*/*")):
+        if path.name not in known and (path.is_dir() or path.suffix == ".ipynb"):
+            yield f"{path.parent.name}/{path.name}"
+
+
+def nothing_graded(topics: list[str] | None, so: str) -> CourseError:
+    """For commands that need results: there are none."""
+    which = f"of {', '.join(topics)} " if topics else ""
+    return CourseError(f"Nothing {which}is graded yet, so {so}. Run: autograder grade")
 
 
 def _graded_notebook(course, job):

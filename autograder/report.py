@@ -13,9 +13,9 @@ from nbgrader.api import Assignment, BaseCell, Grade, SubmittedAssignment, Submi
 from sqlalchemy import select
 
 from autograder import page
-from autograder.course import Course, CourseError, Lesson
+from autograder.course import Course, Lesson
 from autograder.engine import BY_HAND, ERROR, RIGHT, UNTOUCHED, WRONG, Result
-from autograder.grade import read_result
+from autograder.grade import nothing_graded, read_result
 from autograder.gradebook import open_gradebook
 
 PARTLY, WAITS = "partly right", "waits for a person"
@@ -58,15 +58,16 @@ class Exercise:
 
 @dataclass(frozen=True)
 class LessonReport:
-    """How a lesson went. Files that could not be read count in `submissions` and `unreadable` alone.
+    """How a lesson went. Files that could not be read count in `submissions` alone.
 
-    scores: of each submission that could be read; seconds: the median of the time that grading one took;
-    waiting: answers that a person has to grade, which count zero until then.
+    unreadable: whose they are; late: how many, by the due date of now; scores: of each submission that could
+    be read; seconds: the median of the time that grading one took; waiting: answers that a person has to
+    grade, which count zero until then.
     """
 
     lesson: Lesson
     submissions: int
-    unreadable: int
+    unreadable: tuple[str, ...]
     late: int
     points: float
     scores: np.ndarray
@@ -89,10 +90,10 @@ def report(
     with open_gradebook(course.gradebook) as book:
         for number, lesson in enumerate(lessons):
             say(number, len(lessons), lesson.name)
-            found = _read(course, lesson, _scores(book, lesson))
+            found = _read(course, lesson, _scores(book, lesson), _late(book, lesson))
             reports += [found] if found else []
     if not reports:
-        raise CourseError("Nothing is graded yet, so there is nothing to report. Run: autograder grade")
+        raise nothing_graded(topics, "there is nothing to report")
     return reports
 
 
@@ -125,6 +126,12 @@ def _scores(book, lesson) -> dict[tuple[str, str], float | None]:
     }
 
 
+def _late(book, lesson) -> set[str]:
+    """Who handed in after the lesson was due, by the due date and the extensions of now."""
+    submitted = book.db.query(SubmittedAssignment).join(Assignment).where(Assignment.name == lesson.name)
+    return {one.student_id for one in submitted if one.total_seconds_late > 0}
+
+
 @dataclass
 class _Row:
     """What came of one exercise in one submission; score is NaN where a person has to grade, and seconds are
@@ -138,15 +145,16 @@ class _Row:
     seconds: float
 
 
-def _read(course, lesson, scores) -> LessonReport | None:
+def _read(course, lesson, scores, late) -> LessonReport | None:
     points: dict[str, float] = {}
     rows: list[dict[str, _Row]] = []
-    submissions = late = 0
-    seconds = []
+    submissions = 0
+    seconds, unreadable = [], []
     for result in results(course, lesson):
         submissions += 1
-        late += result.seconds_late > 0
-        if not result.unreadable:
+        if result.unreadable:
+            unreadable.append(result.student)
+        else:
             seconds.append(result.seconds)
             rows.append(_rows(result, scores, points))
     if not submissions:
@@ -163,8 +171,8 @@ def _read(course, lesson, scores) -> LessonReport | None:
     return LessonReport(
         lesson=lesson,
         submissions=submissions,
-        unreadable=submissions - len(rows),
-        late=late,
+        unreadable=tuple(unreadable),
+        late=len(late),
         points=sum(points.values()),
         scores=np.nansum(matrix, axis=1),
         seconds=float(np.median(seconds)) if seconds else 0.0,
@@ -184,8 +192,9 @@ def _rows(result: Result, scores, points) -> dict[str, _Row]:
         points[name] = max(worth, points.get(name, 0.0))  # an older release may have had fewer checks
         found = [scores.get((result.student, check.grade_id), check.score) for check in checks]
         score = float("nan") if None in found else sum(found)
-        message = next((c.message for c in checks if c.message and c.outcome not in (RIGHT, BY_HAND)), "")
-        outcome = _outcome(checks, score, worth, result.untouched)
+        outcome = _outcome(checks, score, worth, name in result.untouched)
+        said = (c.message for c in checks if c.message and c.outcome not in (RIGHT, BY_HAND))
+        message = "" if outcome == UNTOUCHED else next(said, "")
         taken = [check.seconds for check in checks if check.seconds is not None]
         rows[name] = _Row(worth, score, outcome, message, sum(taken) if taken else float("nan"))
     return rows
@@ -194,10 +203,10 @@ def _rows(result: Result, scores, points) -> dict[str, _Row]:
 def _outcome(checks, score, points, untouched) -> str:
     if score >= points - EPSILON:
         return RIGHT
+    if untouched or all(check.outcome == UNTOUCHED for check in checks):
+        return UNTOUCHED
     if score > EPSILON:
         return PARTLY
-    if all(check.outcome == UNTOUCHED or check.grade_id in untouched for check in checks):
-        return UNTOUCHED
     if np.isnan(score):
         return WAITS
     return ERROR if any(check.outcome == ERROR for check in checks) else WRONG

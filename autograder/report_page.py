@@ -34,7 +34,7 @@ LESSON_HEADS = (
 )
 EXPLANATION = f"""\
 <p>Passed: the share that has full points. Mean: the mean share of the points. Both are of the submissions
-whose score is known; files that could not be read are left out.</p>
+whose score is known; files that could not be read are left out, and count zero in the exports.</p>
 <p>Discrimination: the correlation of the exercise's score with the score of the rest of the lesson. Near 0 or
 below, those who do well elsewhere do no better here: read the exercise, its tests and its commonest message.
 It is left out for fewer than {FEWEST} submissions, and while answers wait for a person.</p>
@@ -44,15 +44,19 @@ they call, where the engine noted it.</p>"""
 
 
 def terminal(found: LessonReport):
-    """The lesson as a rich table."""
+    """The lesson as a rich table, and below it what takes more room than a column."""
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     shown = Table(title=f"{found.lesson.name}: {_summary(found)}")
-    for head in HEADS:
-        shown.add_column(head, no_wrap=head == "exercise")
+    for head in HEADS[:-1]:
+        shown.add_column("discr." if head == "discrimination" else head, no_wrap=True)
     for row in _table(found):
-        shown.add_row(*(_rich(value) for value in row))
-    return shown
+        shown.add_row(*(_rich(value) for value in row[:-1]))
+    said = [Text(f"{e.name}, said {e.said} times: {e.message}") for e in found.exercises if e.said]
+    lost = [Text(f"unreadable: {', '.join(found.unreadable)}")] if found.unreadable else []
+    return Group(shown, *said, *lost)
 
 
 def _rich(value):
@@ -80,17 +84,26 @@ def html(reports: Sequence[LessonReport]) -> str:
 
 
 def _summary(found):
-    words = [f"{found.submissions} submissions"]
+    words = [count(found.submissions, "submission")]
     if found.unreadable:
-        words.append(f"{found.unreadable} unreadable")
+        words.append(f"{len(found.unreadable)} unreadable")
     if found.late:
         words.append(f"{found.late} late")
     if len(found.scores):
         words.append(f"mean {found.scores.mean():.1f} of {found.points:g} points")
         words.append(f"graded in {found.seconds:.2g} s each (median)")
     if found.waiting:
-        words.append(f"{found.waiting} answers wait for a person")
+        words.append(f"{count(found.waiting, 'answer')} to be read by a person")
     return ", ".join(words)
+
+
+def count(number: int, name: str) -> str:
+    """1 answer, 2 answers.
+
+    >>> count(1, "answer"), count(2, "answer")
+    ('1 answer', '2 answers')
+    """
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def _table(found):
@@ -115,7 +128,7 @@ def _lesson_row(found):
     return (
         found.lesson.name,
         found.submissions,
-        found.unreadable,
+        len(found.unreadable),
         found.late,
         *middle,
         found.points,

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from autograder import syntax
-from autograder.course import Course, CourseError, Lesson
+from autograder.course import Course, Lesson
+from autograder.grade import nothing_graded
 
 GRAM = 12  # tokens: some two lines
 WINDOW = 8  # of so many grams in a row, one is a fingerprint
@@ -87,7 +88,7 @@ def similar(
     """
     lessons = [x for x in course.choose(topics) if any(course.autograded.glob(f"*/{x.name}"))]
     if not lessons:
-        raise CourseError("Nothing is graded yet, so there is nothing to compare. Run: autograder grade")
+        raise nothing_graded(topics, "there is nothing to compare")
     return [_compare(course, lesson, count, say) for lesson in lessons]
 
 

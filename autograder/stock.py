@@ -9,6 +9,7 @@ without a sandbox, with the rights of whoever grades.
 import copy
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -35,7 +36,7 @@ from nbgrader.utils import is_grade, is_solution
 from traitlets import Integer
 from traitlets.config import Config
 
-from autograder import gradebook
+from autograder import check, gradebook
 from autograder.build import HIDDEN as MARKERS
 from autograder.diagnosis import HIDDEN
 from autograder.engine import BY_HAND, ERROR, RIGHT, UNTOUCHED, WRONG, Check, EngineFailure, Mended
@@ -245,20 +246,22 @@ def is_hidden(cell: dict) -> bool:
 
 def checks_of(notebook: dict, scores: dict[str, float | None]) -> list[Check]:
     """The checks of an autograded notebook. A test belongs to the answer that stands before it."""
-    checks, exercise = [], ""
+    checks, exercise, broken = [], "", None
     for cell in notebook["cells"]:
         settings = cell["metadata"].get("nbgrader", {})
         if is_solution(cell):
-            exercise = settings["grade_id"]
+            exercise, broken = settings["grade_id"], _error_of(cell)
         if is_grade(cell):
-            checks.append(_check(cell, exercise, scores[settings["grade_id"]]))
+            checks.append(_check(cell, exercise, broken, scores[settings["grade_id"]]))
     return checks
 
 
-def _check(cell, exercise, score):
+def _check(cell, exercise, broken, score):
     points = float(cell["metadata"]["nbgrader"]["points"])
     hidden = is_hidden(cell)
     outcome, message = _verdict(cell, score, points, hidden)
+    if broken and check.missing(exercise) in message:
+        outcome, message = ERROR, _no_answer(exercise, broken)
     name, seconds = cell["metadata"]["nbgrader"]["grade_id"], _seconds(cell)
     return Check(name, exercise, points, score, outcome, message, hidden, seconds)
 
@@ -279,10 +282,23 @@ def _verdict(cell, score, points, hidden):
             if score is None
             else (UNTOUCHED, "No answer was given.")
         )
-    errors = [output for output in cell["outputs"] if output["output_type"] == "error"]
-    if not errors:
-        return RIGHT, ""
-    return _outcome(errors[-1]["ename"]), _message(errors[-1], hidden)
+    error = _error_of(cell)
+    return (_outcome(error["ename"]), _message(error, hidden)) if error else (RIGHT, "")
+
+
+def _error_of(cell):
+    """What the cell ended in, as nbformat has it; None where it ended well, or is no code."""
+    errors = [output for output in cell.get("outputs", ()) if output["output_type"] == "error"]
+    return errors[-1] if errors else None
+
+
+def _no_answer(exercise, error):
+    """The answer's own cell ended in an error, so there is nothing to test: what the student is told."""
+    text = re.sub(r"\s*\([^()]*, line (\d+)\)$", r" (line \1 of the cell)", error["evalue"].strip())
+    said = f"The cell of {exercise} ended in an error, so that there is no {exercise}."
+    if error["ename"] == "ModuleNotFoundError" and "'flowkit." in text:
+        text += ". This lesson asks for what that module holds, so it is not there when work is graded"
+    return f"{said} {error['ename']}: {text}."[:MOST_MESSAGE]
 
 
 def _outcome(name):

@@ -17,6 +17,7 @@ from pathlib import Path
 LARGEST = 50 * 2**20  # bytes; a notebook of this size holds outputs or data that no grader will look at
 MOST_CELLS = 5000
 ALIKE = 0.6  # similarity of sources from which an edited cell counts as the cell that it was
+OTHER_LESSON = "Most cells of this notebook are of another lesson. Is it the right file?"
 
 
 class UnreadableSubmission(Exception):
@@ -238,6 +239,7 @@ class _Mending:
         self.chosen = {}  # release index -> student cell whose source is the answer
 
     def result(self):
+        self._say_other_lesson()
         self._match_by_name()
         self._match_by_content()
         for i, cell in enumerate(self.release["cells"]):
@@ -269,6 +271,11 @@ class _Mending:
             and _tree(cell["source"]) is None
             and _tree(before["source"] + "\n" + cell["source"]) is not None
         )
+
+    def _say_other_lesson(self):
+        names = {grade_id(cell) for cell in self.cells} - {None}
+        if 2 * len(names & {grade_id(cell) for cell in self.release["cells"]}) < len(names):
+            self.notes.append(OTHER_LESSON)
 
     def _match_by_name(self):
         index = {grade_id(cell): i for i, cell in enumerate(self.release["cells"]) if grade_id(cell)}

@@ -577,11 +577,11 @@ def formula_for_2_x_2(A, memo=False):
 
 
 def _finds_the_whole_matrix_in_its_memo(returned, A, memo=False):
-    """Nothing is multiplied at all; the other inputs are right, perhaps with a memo that was not asked "
+    """With the memo, nothing is multiplied at all; else it is right, perhaps with a memo that was not asked "
     "for."""
     det, count = returned
     wanted = [with_a_set_of_columns_as_bits(A, m) for m in (memo, True)]
-    return count == 0 or (_same(det, wanted[0][0]) and count in [c for _, c in wanted])
+    return (memo and count == 0) or (_same(det, wanted[0][0]) and count in [c for _, c in wanted])
 
 
 @wrong(

@@ -68,6 +68,12 @@ def test_right(capsys):
     )
 
 
+def test_what_the_library_has_is_no_answer():
+    taken = outcome("from flowkit.determinants import laplace as scaled_sum")
+    assert taken.kind == "library"
+    assert "not there when work is graded" in taken.message
+
+
 def test_right_without_hidden_tests_and_while_grading(capsys, monkeypatch):
     no_hidden = TEST.replace(", reference)", ", reference, hidden=False)")
     run(answer("return slope * x.sum(axis=-1)"), no_hidden)

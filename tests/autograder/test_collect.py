@@ -213,6 +213,17 @@ def gradebook(tmp_path_factory):
     return path
 
 
+def test_a_due_date_that_is_set_between_two_collects_makes_nobody_late(course, gradebook, tmp_path):
+    names = ("ann_1_2_triangles.ipynb", "bob_1_assignsubmission_file_/triangles.ipynb")
+    path = zipped(tmp_path, dict.fromkeys(names, DATA))
+    collect(course, path)
+    shutil.copy(gradebook, course.folder / "gradebook.db")
+    ann, bob = collect(course, path).taken
+    assert (ann.what, ann.late) == ("unchanged", "")
+    assert (bob.what, bob.late[:9]) == ("unchanged", "Not known")
+    assert {taken.timestamp for taken in (ann, bob)} == {datetime(2026, 9, 29, 12, tzinfo=UTC)}
+
+
 @pytest.mark.parametrize(
     ("name", "stamp", "late"),
     [

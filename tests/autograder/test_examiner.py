@@ -155,7 +155,17 @@ def test_a_check_says_how_long_its_cell_ran(toy):
         ("def square(x):\n    raise NotImplementedError", UNTOUCHED, "still to be written"),
         ("def square(x):\n    ...", UNTOUCHED, "still empty"),
         ("", UNTOUCHED, "There is no square yet"),
-        ("def square(x:\n", UNTOUCHED, "There is no square yet"),
+        (
+            "def square(x:\n",
+            ERROR,
+            "there is no square. SyntaxError: '(' was never closed (line 1 of the cell).",
+        ),
+        (
+            "import flowkit.nothing\n" + SQUARE,
+            ERROR,
+            "for what that module holds, so it is not there when work",
+        ),
+        ("def area(x):\n    return x * x", UNTOUCHED, "if you renamed square"),
         ("square = 3", WRONG, "should be a function"),
         ("import sys\ndef square(x):\n    sys.exit()", ERROR, "calls exit()"),
     ],
@@ -188,7 +198,8 @@ def test_an_endless_loop_costs_that_exercise_alone(special):
     loop = "def square(x):\n    while True: pass"
     assert toy.outcomes(loop) == every(ERROR)
     assert "did not end within 0.5 seconds" in toy.messages(loop)["square_test"]
-    assert toy.outcomes("while True: pass") == every(UNTOUCHED)
+    assert toy.outcomes("while True: pass") == every(ERROR)
+    assert "there is no square. Timeout: What ran here" in toy.messages("while True: pass")["square_test"]
     assert set(toy.outcomes(given="while True: pass").values()) == {RIGHT}
 
 
@@ -395,7 +406,7 @@ def test_in_the_sandbox_it_is_the_same(special):
     toy = special(engine=IsolatedEngine)
     assert toy.outcomes() == every(RIGHT)
     assert toy.outcomes(DIES["while it is called"]) == every(ERROR)
-    assert toy.outcomes("import os\nos.fork()\n" + SQUARE) == every(UNTOUCHED)
+    assert toy.outcomes("import os\nos.fork()\n" + SQUARE) == every(ERROR)
 
 
 def test_what_a_test_wants_to_know_of_the_student():

@@ -175,7 +175,7 @@ def test_the_command(course, tmp_path):
     how = ["export", "triangles", "--format", "canvas", "--to", str(place), "--course", str(course.folder)]
     run = CliRunner().invoke(app, how)
     assert run.exit_code == 0
-    assert "wait for a person" in run.output
+    assert "answers that a person has to read: 3" in run.output
     assert place.read_text(encoding="utf-8").startswith("Student,ID,")
 
 

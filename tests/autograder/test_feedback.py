@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -12,8 +13,8 @@ from nbgrader.api import Gradebook
 from outcomes import Page
 
 from autograder.build import HIDDEN, build
-from autograder.engine import RIGHT, WRONG, Check, Result
-from autograder.feedback import conceal, feedback, readable
+from autograder.engine import BY_HAND, RIGHT, WRONG, Check, Result
+from autograder.feedback import AGAIN, _check, conceal, feedback, readable
 from autograder.grade import grade
 from autograder.leaks import leaks
 
@@ -112,6 +113,18 @@ def data(course, student):
     return json.loads((course.feedback / student / LESSON / "feedback.json").read_text())
 
 
+@pytest.mark.parametrize(
+    ("again", "by_hand", "score", "said"),
+    [(True, None, None, "A person will read"), (True, 1.5, 1.5, AGAIN), (False, 1.5, 1.5, "")],
+)
+def test_what_is_said_of_an_answer_that_a_person_reads(again, by_hand, score, said):
+    grade = SimpleNamespace(needs_manual_grade=again, manual_score=by_hand, score=by_hand or 0.0)
+    shown = _check(Check("why", "why", 2.0, None, BY_HAND, "A person will read this answer."), grade)
+    assert shown["score"] == score
+    assert shown["message"].startswith(said)
+    assert bool(shown["message"]) == bool(said)
+
+
 @pytest.mark.slow
 def test_nothing_leaks(course):
     assert leaks(course, course.feedback) == []
@@ -168,8 +181,9 @@ def test_the_page_reads_without_eyes_or_colours(course, student):
     found = Page(page(course, student))
     assert found.barriers() == []
     assert found.headings[:2] == ["Triangles: your feedback", "Triangles"]
-    symbols = re.findall(r"([✓✗…]) (right|not|error|graded)", html.unescape(page(course, student)))
-    assert len(symbols) == 5  # the outcome of each check, in a sign and in words
+    symbols = re.findall(r"([✓✗…○!]) (right|not|error|graded)", html.unescape(page(course, student)))
+    rows = 0 if student == "lost" else 5  # of what could not be read, the reason says all
+    assert len(symbols) == rows  # the outcome of each check, in a sign and in words
 
 
 NBGRADERS = """\

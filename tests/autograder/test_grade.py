@@ -134,6 +134,15 @@ def test_manual_grades_stay_and_ask_for_another_look(course):
         assert book.find_comment("triangle_area", "triangles", LESSON, "ann").comment == "Nearly."
 
 
+def test_what_lies_beside_the_submissions_is_said(course):
+    hand_in(course, "ann", "return 1")
+    for place in ("zoe/triangles.ipynb", "xia/triangles/triangles.ipynb", "stray.ipynb"):
+        path = course.submitted / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    assert run(course).ignored == ["stray.ipynb", "xia/triangles", "zoe/triangles.ipynb"]
+
+
 def test_lateness_is_known(course):
     with Gradebook(course.gradebook) as book:
         book.update_or_create_assignment(LESSON, duedate="2026-10-01 12:00:00 UTC")

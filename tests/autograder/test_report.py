@@ -107,10 +107,22 @@ def test_scores_by_hand_count(course):
 
 def test_unreadable_late_and_time(course):
     lost = result("lost", (0.0, 0.0, 0.0, 0.0, 0.0), unreadable="The file is empty.", seconds=99.0)
-    keep(course, [result("ann", seconds=2.0), result("bob", seconds=4.0, seconds_late=60.0), lost])
+    bob = result("bob", seconds=4.0, timestamp="2026-10-01 12:01:00 UTC")
+    keep(course, [result("ann", seconds=2.0), bob, lost])
+    with Gradebook(course.gradebook) as book:  # set after the grading, as the feedback sees it too
+        book.update_or_create_assignment(LESSON, duedate="2026-10-01 12:00:00 UTC")
     (found,) = report(course)
-    assert (found.submissions, found.unreadable, found.late, found.seconds) == (3, 1, 1, 3.0)
+    assert (found.submissions, found.unreadable, found.late, found.seconds) == (3, ("lost",), 1, 3.0)
     assert of(course, "triangle_area").passed == 1.0
+
+
+def test_a_stub_that_is_code_already_is_no_attempt(course):
+    """What is said of a planted mistake is not said of what a student wrote."""
+    stub = result("ann", (2.0, 0.0, 0.0, 0.0, None), "The planted mistake.", untouched=["triangle_area"])
+    keep(course, [stub, result("bob", (0.0, 0.0, 0.0, 0.0, None), "A list came back.")])
+    found = of(course, "triangle_area")
+    assert (found.outcomes[UNTOUCHED], found.outcomes[WRONG], found.attempted) == (1, 1, 0.5)
+    assert (found.said, found.message) == (1, "A list came back.")
 
 
 def test_the_time_of_an_exercise_is_that_of_its_tests(course):

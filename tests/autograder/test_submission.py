@@ -6,7 +6,7 @@ import json
 import pytest
 
 from autograder import submission
-from autograder.submission import UnreadableSubmission, mend, read
+from autograder.submission import OTHER_LESSON, UnreadableSubmission, mend, read
 
 STUB = "def area(a, b):\n    # YOUR CODE HERE\n    raise NotImplementedError()"
 ANSWER = "def area(a, b):\n    return a * b"
@@ -285,6 +285,14 @@ def test_foreign_graded_cells_lose_their_points():
     result, _ = mended(notebook)
     assert "nbgrader" not in result["cells"][-1]["metadata"]
     assert result["cells"][-1]["source"] == "1000"
+
+
+def test_another_lessons_notebook_is_said():
+    other = release()
+    for number, one in enumerate(other["cells"]):
+        one["metadata"]["nbgrader"] = {"grade_id": f"other{number}"}
+    assert OTHER_LESSON in mended(other)[1]
+    assert OTHER_LESSON not in mended(answered())[1]
 
 
 def test_line_magics_do_not_hide_an_answer():
