@@ -627,6 +627,12 @@ def _more_about(kind: str, said: str) -> str:
         )
     if "of unsized object" in said or "has no len()" in said:
         return "A single number has no length, nor has an array of shape (). Which value is one of these?"
+    if "math domain" in said:
+        return "A number that is not positive went into a logarithm or a root: which one, and may it be that?"
+    if kind == "ValueError" and not re.search(
+        r"shape|broadcast|dimension|axes|axis|size|operand|align", said
+    ):
+        kind = ""
     return {
         "NameError": "Every name that a function uses is an argument, is made inside it, or is imported"
         " above it.",

@@ -330,10 +330,13 @@ def _not_finite(name: str, trials: list[Trial]) -> Finding | None:
         "exp overflows beyond 709 in float64 and 88 in float32. Is there a form of the formula that never"
         " leaves the range?"
     )
+    below_zero = any(re.search(r"invalid value encountered in (log|sqrt|power)", w) for w in trial.warnings)
+    if below_zero:
+        ask = " A number below zero went into a logarithm or a root. Which one, and may it be below zero?"
     said = f"Python warned: {trial.warnings[0]}. " if trial.warnings else ""
     size = largest([*trial.args, *trial.kwargs.values()])
-    more = f"{said}The largest number that went in is {size:.3g}; {limits}"
-    return Finding("nan", (first + ask, more), (hidden + ask, limits))
+    more = said if below_zero else f"{said}The largest number that went in is {size:.3g}; {limits}"
+    return Finding("nan", (first + ask, more.strip()), (hidden + ask, limits))
 
 
 # Words: True, False, or a string.
@@ -654,7 +657,7 @@ def _some_right(name: str, trials: list[Trial]) -> Finding | None:
 def _some(name: str, told: str | None, good: int, every: int) -> str:
     ask = "What tells these inputs from the others?"
     if told:
-        return f"{name} is right for the other inputs, and wrong {told}. {ask}"
+        return f"{name} is right for the other inputs, and wrong {told}. What does your code do with these?"
     return f"{name} is right for {good} of {every} inputs that only the grader sees. {ask}"
 
 
@@ -668,6 +671,8 @@ def _told_apart(trials: list[Trial], is_bad: Callable[[Trial], bool]) -> tuple[s
         return None, None
     points = [dict(_properties(trial)) for trial in trials]
     every = [dict(_of_arguments(trial)) | found for trial, found in zip(trials, points, strict=True)]
+    if bad.count(False) == 1 and bad.count(True) > 2:  # a single right input has much that others lack
+        return _by_word(trials, bad), None
     return _by_word(trials, bad) or _telling(every, bad), _telling(points, bad)
 
 

@@ -369,6 +369,70 @@ def minus_log_dets(x, layers):
 
 @wrong(
     "chain_log_density",
+    "The noise sees what the last layer makes of the data itself: each layer started again from x. What does layer 2 see?",
+)
+def each_layer_starts_again(x, layers):
+    total, z = np.zeros(x.shape[:-1]), x
+    for A, b in layers:
+        u = x @ A.T + b
+        total = total + np.linalg.slogdet(A)[1] + np.log(0.2 + 0.8 * np.tanh(u) ** 2).sum(-1)
+        z = u - 0.8 * np.tanh(u)
+    return -0.5 * (z**2 + math.log(2 * math.pi)).sum(-1) + total
+
+
+@wrong(
+    "chain_log_density",
+    "Your density is that of z, without the sum of the log-determinants. Is it added at the end?",
+)
+def total_forgotten(x, layers):
+    for A, b in layers:
+        u = x @ A.T + b
+        x = u - 0.8 * np.tanh(u)
+    return -0.5 * (x**2 + math.log(2 * math.pi)).sum(-1)
+
+
+@wrong(
+    "chain_log_density",
+    "Only the last layer's log-determinants are in your sum. Which line overwrites what the ones before had added?",
+)
+def last_layer_alone(x, layers):
+    total = np.zeros(x.shape[:-1])
+    for A, b in layers:
+        u = x @ A.T + b
+        total = np.linalg.slogdet(A)[1] + np.log(0.2 + 0.8 * np.tanh(u) ** 2).sum(-1)
+        x = u - 0.8 * np.tanh(u)
+    return -0.5 * (x**2 + math.log(2 * math.pi)).sum(-1) + total
+
+
+@wrong(
+    "chain_log_density",
+    "You stop after the first layer. How far to the right does return stand?",
+)
+def returns_inside_the_loop(x, layers):
+    total = np.zeros(x.shape[:-1])
+    for A, b in layers:
+        u = x @ A.T + b
+        total = total + np.linalg.slogdet(A)[1] + np.log(0.2 + 0.8 * np.tanh(u) ** 2).sum(-1)
+        x = u - 0.8 * np.tanh(u)
+        return -0.5 * (x**2 + math.log(2 * math.pi)).sum(-1) + total
+    return -0.5 * (x**2 + math.log(2 * math.pi)).sum(-1)
+
+
+@wrong(
+    "chain_log_density",
+    "You average the log-densities of the coordinates. They are independent: what becomes of their densities, and of the logarithms?",
+)
+def mean_over_the_coordinates(x, layers):
+    total = np.zeros(x.shape[:-1])
+    for A, b in layers:
+        u = x @ A.T + b
+        total = total + np.linalg.slogdet(A)[1] + np.log(0.2 + 0.8 * np.tanh(u) ** 2).sum(-1)
+        x = u - 0.8 * np.tanh(u)
+    return -0.5 * (x**2 + math.log(2 * math.pi)).mean(-1) + total
+
+
+@wrong(
+    "chain_log_density",
     "Every log-determinant here is taken at the data. The second step does not see the data: which point does it see?",
     "In the sum, the k-th slope is evaluated at h_{k-1}, what the first k - 1 steps have made of x. Is x updated in your loop?",
 )

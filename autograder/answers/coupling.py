@@ -77,6 +77,16 @@ def conditioner_reads_the_moving_half(x, mask, net, inverse=False):
 
 @wrong(
     "affine_coupling",
+    "The conditioner reads the half that stays, as it should, and then that half moves. Where does torch.where take its second argument?",
+)
+def kept_half_moves(x, mask, net, inverse=False):
+    t, raw = apply_mlp(net, x * mask).unflatten(-1, (-1, 2)).unbind(-1)
+    s = 2 * torch.tanh(raw / 2)
+    return torch.where(mask, (x - t) * torch.exp(-s) if inverse else x * torch.exp(s) + t, x)
+
+
+@wrong(
+    "affine_coupling",
     "With inverse=True your layer does what it does without. Is the argument `inverse` used?",
 )
 def never_inverts(x, mask, net, inverse=False):
@@ -442,6 +452,50 @@ def each_layer_starts_again(x, layers, log_scale):
 def shifts_the_kept(x, layers, log_scale):
     for mask, net in layers:
         x = torch.where(mask, x + apply_mlp(net, x * ~mask), x)
+    z = x * log_scale.exp()
+    return -0.5 * (z**2 + math.log(2 * math.pi)).sum(-1) + log_scale.sum()
+
+
+@wrong(
+    "nice_log_prob",
+    "Your networks read the half that stays, as they should, and then that half moves. Where does torch.where take its second argument?",
+)
+def kept_half_moves_in_nice(x, layers, log_scale):
+    for mask, net in layers:
+        x = torch.where(mask, x + apply_mlp(net, x * mask), x)
+    z = x * log_scale.exp()
+    return -0.5 * (z**2 + math.log(2 * math.pi)).sum(-1) + log_scale.sum()
+
+
+@wrong(
+    "nice_log_prob",
+    "Your networks read the half that moves. Which half is still there on the way back?",
+)
+def networks_read_the_moving_half(x, layers, log_scale):
+    for mask, net in layers:
+        x = torch.where(mask, x, x + apply_mlp(net, x * ~mask))
+    z = x * log_scale.exp()
+    return -0.5 * (z**2 + math.log(2 * math.pi)).sum(-1) + log_scale.sum()
+
+
+@wrong(
+    "nice_log_prob",
+    "Your layers move all dimensions. Which of them stay, and what does the mask say of it?",
+)
+def all_dimensions_move(x, layers, log_scale):
+    for mask, net in layers:
+        x = x + apply_mlp(net, x * mask)
+    z = x * log_scale.exp()
+    return -0.5 * (z**2 + math.log(2 * math.pi)).sum(-1) + log_scale.sum()
+
+
+@wrong(
+    "nice_log_prob",
+    "Your shifts are subtracted: that is the way from noise to data. Which way does f go?",
+)
+def shifts_subtracted(x, layers, log_scale):
+    for mask, net in layers:
+        x = torch.where(mask, x, x - apply_mlp(net, x * mask))
     z = x * log_scale.exp()
     return -0.5 * (z**2 + math.log(2 * math.pi)).sum(-1) + log_scale.sum()
 
@@ -889,7 +943,7 @@ def without_the_absolute_value(x, z, back, jacobian, log_det):
 
 @wrong(
     "inspect_stack",
-    "You compare log_det with the determinant itself. Which function lies between the two?",
+    "You compare log_det with something else than the logarithm: the determinant itself, or its sign, which slogdet gives first. Which of its two numbers do you want?",
 )
 def determinant_for_its_logarithm(x, z, back, jacobian, log_det):
     if not ((back - x).abs() <= 1e-6).all():
@@ -1125,8 +1179,8 @@ def same_weights(returned, stack):
 
 @wrong(
     "fit_stack",
-    "The weights that came back are those that went in. Does every weight get to the optimizer, and do you return the copy "
-    "that was trained?",
+    "The weights that came back are those that went in. Does every weight get to the optimizer, are the gradients still there "
+    "at its step, and do you return the copy that was trained?",
     "Print the gradient of one weight just before `optimizer.step()`: is there one left?",
     when=lambda returned, stack, data, steps, rate: steps > 0 and same_weights(returned, stack),
 )
@@ -1229,7 +1283,7 @@ def better(slip, returned, data, **how):
 @wrong(
     "fit_stack",
     "Your loss fell below zero, where no density of these points can come: it is that of layers of which each starts again from the data. "
-    "What does layer 2 see?",
+    "Does layer 2 see what layer 1 made, and does its gradient get back to layer 1, past any detach or no_grad?",
     when=lambda returned, stack, data, steps, rate: steps > 0 and mean_loss(returned, data, again=True) < 0,
 )
 def layers_start_again(stack, data, steps, rate):
