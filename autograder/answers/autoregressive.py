@@ -1498,8 +1498,8 @@ def still_asking_for_gradients(nets, data, steps, rate):
 
 @wrong(
     "fit_mafs",
-    "The weights that came back are those that went in. Does every weight get to the optimizer, and do you return the copy "
-    "that was trained?",
+    "The weights that came back are those that went in. Does every weight get to the optimizer, are the gradients still there "
+    "at its step, and do you return the copy that was trained?",
     when=lambda returned, nets, data, steps, rate: steps > 0 and same_weights(returned, nets),
 )
 def untrained(nets, data, steps, rate):
@@ -1557,8 +1557,8 @@ def first_layer_only(nets, data, steps, rate):
 
 @wrong(
     "fit_mafs",
-    "Your z are spread far wider than noise, and nothing held them back. Does the loss that you print fall? Does the log-density of z "
-    "have its sign?",
+    "Your z are spread far wider than noise, and nothing held them back. Is the density asked of z, with its sign, and is z made by "
+    "exp(-s)? Does each point have a log-det of its own, and does the gradient reach every layer?",
     when=lambda returned, nets, data, steps, rate: steps > 0 and not spread(returned, data) < 5,
 )
 def uphill(nets, data, steps, rate):

@@ -599,7 +599,7 @@ def in_a_for_loop(weights, x, tolerance):
 
 @wrong(
     "solve_adaptive",
-    "Every step that you try is accepted, the long ones too. What should happen where the error is above the tolerance?",
+    "Your times are those of steps that are all accepted, the long ones too. What should happen where the error is above the tolerance? (And are times and error plain numbers?)",
 )
 def nothing_rejected(weights, x, tolerance):
     t, h, times, evaluations = 0.0, 0.1, [0.0], 0
@@ -845,7 +845,7 @@ def no_safety(weights, x, tolerance):
 
 @wrong(
     "solve_adaptive",
-    "h is multiplied by the factor as it is. What is the least it may be, and the most?",
+    "Your steps are those of a factor that is used as it is. What is the least it may be, and the most? (And what does a step cost that is tried again?)",
 )
 def no_limits(weights, x, tolerance):
     t, h, times, evaluations = 0.0, 0.1, [0.0], 0
@@ -1014,7 +1014,7 @@ def noise_not_looked_at(x, back, jacobian, log_dets, log_dets_back):
 
 @wrong(
     "inspect_runs",
-    "Sound flows with probes are called wrong: you hold every single run against the true value. What has to agree with it?",
+    "Sound flows with probes are called wrong: you allow too little. What has to agree with the true value, each run or their mean, and within how many standard errors?",
 )
 def each_run_for_itself(x, back, jacobian, log_dets, log_dets_back):
     if not ((back - x).abs() <= 1e-4).all():
@@ -1030,7 +1030,7 @@ def each_run_for_itself(x, back, jacobian, log_dets, log_dets_back):
 
 @wrong(
     "inspect_runs",
-    "Log-dets that are off by 0.3 pass. You allow five standard deviations of one run. How much does the mean of K runs fluctuate?",
+    "Log-dets that are off by 0.3 pass: you allow too much. How much does the mean of K runs fluctuate?",
 )
 def deviation_for_standard_error(x, back, jacobian, log_dets, log_dets_back):
     if not ((back - x).abs() <= 1e-4).all():
@@ -1110,7 +1110,7 @@ def absolute_value_forgotten(x, back, jacobian, log_dets, log_dets_back):
 
 @wrong(
     "inspect_runs",
-    "You hold the log-dets against the determinant itself. What is the logarithm of its size?",
+    "You hold the log-dets against something else than the logarithm of the determinant's size. Which of the two numbers of slogdet is that?",
 )
 def log_forgotten(x, back, jacobian, log_dets, log_dets_back):
     if not ((back - x).abs() <= 1e-4).all():
@@ -1353,7 +1353,7 @@ FITS = 1.9  # nats on the moons: their entropy is 1.42, an untrained field has 2
 
 @wrong(
     "fit_cnf",
-    "Every weight came back as it went in. Does each get to the optimizer, and do you return the copy that was trained?",
+    "Every weight came back as it went in. Does each get to the optimizer, are the gradients still there at its step, and do you return the copy that was trained?",
     when=lambda returned, how, weights, data, steps, rate: steps > 0 and all(unchanged(returned, weights)),
 )
 def untrained(how, weights, data, steps, rate):
@@ -1368,6 +1368,36 @@ def pace(returned, how, weights, data, steps, rate, bias):
 def keeps_pace(bias):
     """A predicate: whether this bias has gone as far as the first one, whose gradient never changes."""
     return lambda *fit: math.isclose(pace(*fit, bias), pace(*fit, 0), rel_tol=1e-3)
+
+
+@wrong(
+    "fit_cnf",
+    "Where the gradient never changes, you get a little less far than by a step size that falls in a straight line. So it is where gradients add up from step to step. Does each step begin with fresh ones?",
+    when=lambda *fit: 0.09 < -pace(*fit, 0) % 0.5 < 0.13,
+)
+def gradients_added_up(how, weights, data, steps, rate):
+    layers = [tuple(w.clone().requires_grad_() for w in layer) for layer in weights]
+    optimizer = torch.optim.Adam([w for layer in layers for w in layer], lr=rate)
+    generator = torch.Generator().manual_seed(0)
+
+    def slope(t, state):
+        v, pull = torch.func.vjp(lambda y: apply_field(layers, t, y), state[0])
+        units = torch.eye(data.shape[-1])
+        return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
+
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
+        x = data[torch.randint(len(data), (256,), generator=generator)]
+        z, t = torch.randn(x.shape, generator=generator), torch.rand(256, generator=generator)
+        if how == "matching":
+            points = (1 - t[:, None]) * x + t[:, None] * z
+            loss = (apply_field(layers, t, points) - (z - x)).square().sum(-1).mean()
+        else:
+            z_, log_det = integrate(slope, (x, torch.zeros(256)), 0.0, 1.0, 4)
+            loss = (0.5 * z_.square().sum(-1) - log_det).mean()
+        loss.backward()
+        optimizer.step()
+    return [(W.detach(), b.detach()) for W, b in layers]
 
 
 @wrong(
@@ -1494,36 +1524,6 @@ def constant_rate(how, weights, data, steps, rate):
             z_, log_det = integrate(slope, (x, torch.zeros(256)), 0.0, 1.0, 4)
             loss = (0.5 * z_.square().sum(-1) - log_det).mean()
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return [(W.detach(), b.detach()) for W, b in layers]
-
-
-@wrong(
-    "fit_cnf",
-    "Where the gradient never changes, you get a little less far than by a step size that falls in a straight line. So it is where gradients add up from step to step. Does each step begin with fresh ones?",
-    when=lambda *fit: 0.09 < -pace(*fit, 0) % 0.5 < 0.13,
-)
-def gradients_added_up(how, weights, data, steps, rate):
-    layers = [tuple(w.clone().requires_grad_() for w in layer) for layer in weights]
-    optimizer = torch.optim.Adam([w for layer in layers for w in layer], lr=rate)
-    generator = torch.Generator().manual_seed(0)
-
-    def slope(t, state):
-        v, pull = torch.func.vjp(lambda y: apply_field(layers, t, y), state[0])
-        units = torch.eye(data.shape[-1])
-        return v, sum(pull(e.expand_as(v))[0][:, i] for i, e in enumerate(units))
-
-    for k in range(steps):
-        optimizer.param_groups[0]["lr"] = rate * (1 - k / steps)
-        x = data[torch.randint(len(data), (256,), generator=generator)]
-        z, t = torch.randn(x.shape, generator=generator), torch.rand(256, generator=generator)
-        if how == "matching":
-            points = (1 - t[:, None]) * x + t[:, None] * z
-            loss = (apply_field(layers, t, points) - (z - x)).square().sum(-1).mean()
-        else:
-            z_, log_det = integrate(slope, (x, torch.zeros(256)), 0.0, 1.0, 4)
-            loss = (0.5 * z_.square().sum(-1) - log_det).mean()
         loss.backward()
         optimizer.step()
     return [(W.detach(), b.detach()) for W, b in layers]

@@ -761,7 +761,7 @@ play(
 # | MAF | $z_i\,e^{s_i(x_{<i})} + \mu_i(x_{<i})$ | $D$ passes | one pass |
 # | IAF | $z_i\,e^{s_i(z_{<i})} + \mu_i(z_{<i})$ | one pass | $D$ passes |
 #
-# These are one layer, walked in its two directions. Write the IAF's map from $z$ to $x$ as $x_i = (z_i - \mu_i')\,e^{-s_i'}$, with $s' = -s$ and $\mu' = -\mu\,e^{-s}$: it is a MAF's forward map, started from the noise. So *a MAF inverted is an IAF*. Who trains on data wants MAF. Who draws samples and scores their own, to fit a density known up to a constant, wants IAF.
+# These are one layer, walked in its two directions. Write the IAF's map from $z$ to $x$ as $x_i = (z_i - \mu_i')\,e^{-s_i'}$, with $s' = -s$ and $\mu' = -\mu\,e^{-s}$: it is a MAF's forward map, started from the noise. So *a MAF inverted is an IAF*. Who trains on data wants MAF. Who samples and needs the samples' densities, to fit a density known up to a constant, wants IAF.
 #
 # A coupling is a special case too. Its first group of variables is *copied*, so it is there from the start. The others read only that group: one pass, in both directions.
 

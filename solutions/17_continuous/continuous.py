@@ -473,7 +473,7 @@ def draw_transport(scene, t, place):
     growth = enclosed(cell) / enclosed(radius * rim)
     return (
         f"At t = {t:.2f} the marked cell has {growth:.2f} times its first area; the log-det at its centre is "
-        f"{log_det:.2f}, and exp of that is {math.exp(log_det):.2f}."
+        f"{log_det:.3f}, and exp of that is {math.exp(log_det):.2f}."
     )
 
 
@@ -875,12 +875,12 @@ check.values("continuous.inspect_runs", [(suspect,) for suspect in suspects], ve
 #
 # The best prediction is an average, $g(t, y) = \mathbb{E}[z - x \mid x_t = y]$: the mean velocity of all lines through $y$ at time $t$, since the number nearest to many, in mean squared distance, is their mean. Through a wall of a small cell flows density times *mean* velocity, whatever the single velocities are. So a cloud moved by the mean field gains and loses in every cell what the cloud of lines does; the two start alike, and stay alike. This is called *conditional* flow matching: the velocity is known once the two ends are given. The loss never gets to zero, since many lines pass through one place.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "f7e0c8ee9ba44258107af207cc418e77", "grade": false, "grade_id": "matching_loss_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "ce3892e814aae5a2b0a50fd708a2fbae", "grade": false, "grade_id": "matching_loss_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 6: a regression
 #
 # difficulty 2 of 5 · importance 5 of 5 · 8 minutes · 2 points
 #
-# Write `matching_loss(weights, x, z, t)`: the mean over N pairs of $\lVert g(t, x_t) - (z - x) \rVert^2$, a number. `x` and `z` have shape `(N, D)`; `t`, of shape `(N,)`, has a time for each pair, and `apply_field` takes it as it is.
+# Write `matching_loss(weights, x, z, t)`: the mean over N pairs of $\lVert g(t, x_t) - (z - x) \rVert^2$, a tensor of shape `()`. `x` and `z` have shape `(N, D)`; `t`, of shape `(N,)`, has a time for each pair, and `apply_field` takes it as it is.
 #
 # <details><summary>"It is too small by a factor of D"</summary>
 #
@@ -1185,7 +1185,7 @@ play(
 # - The trace costs $D$ products, or one with a random probe, unbiased. The probe is drawn once for each solve.
 # - A tolerance buys accuracy for evaluations, and only smooth fields are cheap.
 #
-# On the moons likelihood wins: 200 steps of it come nearer than 5,000 of matching, in seconds not far apart. Large models are matched, since a step of likelihood costs many times as much, with the exact trace ever more as $D$ grows. Each $\log p$ is a solve, and matching's needed more evaluations: the lines are straight, the paths of the mean velocity are not.
+# On the moons likelihood wins: 200 steps of it, at twice the rate, come nearer than 5,000 of matching in similar time. Large models are matched: a step of likelihood costs many times as much, with the exact trace ever more as $D$ grows. Each $\log p$ is a solve, and matching's needed more evaluations: the lines are straight, the paths of the mean velocity are not.
 #
 # **The words of this lesson**
 #
