@@ -1562,7 +1562,7 @@ def last_layer_only(how, weights, data, steps, rate):
 
 @wrong(
     "fit_cnf",
-    "By likelihood your flow crushes the data: every z lies close to zero. Which term of the log-likelihood charges for that: is it in your loss, and with which sign?",
+    "By likelihood your flow crushes the data: every z lies close to zero. Which term of the log-likelihood charges for that: is it in your loss, with which sign, and does its gradient reach the weights?",
     when=lambda returned, how, weights, data, steps, rate: (
         steps > 0 and how == "likelihood" and fate(returned, data) < 0.2
     ),

@@ -1185,7 +1185,7 @@ play(
 # - The trace costs $D$ products, or one with a random probe, unbiased. The probe is drawn once for each solve.
 # - A tolerance buys accuracy for evaluations, and only smooth fields are cheap.
 #
-# On the moons likelihood wins: 200 steps of it, at twice the rate, come nearer than 5,000 of matching in similar time. Large models are matched: a step of likelihood costs many times as much, with the exact trace ever more as $D$ grows. Each $\log p$ is a solve, and matching's needed more evaluations: the lines are straight, the paths of the mean velocity are not.
+# On the moons likelihood wins: 200 steps, at twice the rate, come nearer than 5,000 of matching in similar time. Large models are matched: a step of likelihood costs many times as much, with the exact trace ever more as $D$ grows. Each $\log p$ is a solve, and matching's needed more evaluations: the lines are straight, the paths of the mean velocity are not.
 #
 # **The words of this lesson**
 #
