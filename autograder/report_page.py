@@ -54,7 +54,7 @@ def terminal(found: LessonReport):
         shown.add_column("discr." if head == "discrimination" else head, no_wrap=True)
     for row in _table(found):
         shown.add_row(*(_rich(value) for value in row[:-1]))
-    said = [Text(f"{e.name}, said {e.said} times: {e.message}") for e in found.exercises if e.said]
+    said = [Text(f"{e.name}, {count(e.said, 'time')}: {e.message}") for e in found.exercises if e.said]
     lost = [Text(f"unreadable: {', '.join(found.unreadable)}")] if found.unreadable else []
     return Group(shown, *said, *lost)
 
