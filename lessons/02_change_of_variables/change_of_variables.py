@@ -513,7 +513,7 @@ def draw_chain(scene, K, angle, squeeze):
     noise.axes(x=(-4, 4), y=(-4, 4), xlabel="z₁", ylabel="z₂", title="image of the grid", equal=True)
     noise.lines(lines, colour=plots.BLUE)
     mass = density.sum() * (s[1] - s[0]) ** 2
-    return f"{int(K)} layers: the highest density is {density.max():.2f}, and this window holds {mass:.2f} of the mass."
+    return f"Layers: {int(K)}. The highest density is {density.max():.2f}, and this window holds {mass:.2f} of the mass."
 
 
 play(

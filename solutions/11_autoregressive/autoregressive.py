@@ -906,7 +906,7 @@ coupling = [hidden, (last[0], last[1], last[2] * moved)]  # and the first half s
 z = torch.randn(100, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 mafs = {"MAF": random_net(reference_masks(eight, [64])), "coupling, as a masked network": coupling}
 for name, net in mafs.items():
-    print(f"{name:30} back from the noise in {passes_until_still(net, z)} passes, D = 8")
+    print(f"{name:30} passes back from the noise: {passes_until_still(net, z)}, D = 8")
 
 iaf = mafs["MAF"]  # the same weights, now reading noise
 mu, s = conditioner(z, iaf)
