@@ -295,10 +295,12 @@ def _error_of(cell):
 def _no_answer(exercise, error):
     """The answer's own cell ended in an error, so there is nothing to test: what the student is told."""
     text = re.sub(r"\s*\([^()]*, line (\d+)\)$", r" (line \1 of the cell)", error["evalue"].strip())
-    said = f"The cell of {exercise} ended in an error, so that there is no {exercise}."
+    said = f"The cell of {exercise} ended in an error, so that there is no {exercise}. {error['ename']}"
+    said += f": {text}" if text else ""
+    said += "" if said.endswith((".", "?", "!")) else "."
     if error["ename"] == "ModuleNotFoundError" and "'flowkit." in text:
-        text += ". This lesson asks for what that module holds, so it is not there when work is graded"
-    return f"{said} {error['ename']}: {text}."[:MOST_MESSAGE]
+        said += " This lesson asks for what that module holds, so it is not there when work is graded."
+    return said[:MOST_MESSAGE]
 
 
 def _outcome(name):

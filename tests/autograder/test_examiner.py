@@ -199,7 +199,10 @@ def test_an_endless_loop_costs_that_exercise_alone(special):
     assert toy.outcomes(loop) == every(ERROR)
     assert "did not end within 0.5 seconds" in toy.messages(loop)["square_test"]
     assert toy.outcomes("while True: pass") == every(ERROR)
-    assert "there is no square. Timeout: What ran here" in toy.messages("while True: pass")["square_test"]
+    said = toy.messages("while True: pass")["square_test"]
+    assert "there is no square. Timeout: What ran here" in said
+    assert said.endswith("Is there an endless loop?")
+    assert toy.messages("raise ValueError")["square_test"].endswith("there is no square. ValueError.")
     assert set(toy.outcomes(given="while True: pass").values()) == {RIGHT}
 
 
