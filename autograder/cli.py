@@ -30,6 +30,9 @@ def say(message: str, style: str | None = None, error: bool = False) -> None:
     Console(stderr=error, highlight=False).print(message, style=style, markup=False, soft_wrap=True)
 
 
+STOPPED = {"grade": " What is graded is kept: run the same command, and it does what is left."}
+
+
 def command(function):
     """Registers a command. Told in one line on stderr: a CourseError, exit status 2, and Ctrl-C, 130."""
 
@@ -42,7 +45,7 @@ def command(function):
             say(str(error), style="red", error=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            say("Stopped. Run the same command again: what was done is kept.", style="yellow", error=True)
+            say(f"Stopped.{STOPPED.get(function.__name__, '')}", style="yellow", error=True)
             raise typer.Exit(130) from None
 
     return function
@@ -231,12 +234,12 @@ def grade(
         if result.other:
             say(f"{result.student} {result.lesson}: it looks like another lesson's notebook", style="yellow")
     for path in graded.ignored:
-        say(f"ignored: {path}. Each belongs into STUDENT/NN_topic/topic.ipynb", style="yellow")
+        say(f"ignored: {path}. A submission is STUDENT/NN_topic/topic.ipynb", style="yellow")
     new = len(graded.results) - graded.resumed
     say(f"{new} graded, {graded.resumed} taken over from a stopped run, {graded.unchanged} unchanged.")
     if not graded.results and not graded.failed:
-        new = "was new" if graded.unchanged else f"is handed in, in {found.submitted}"
-        say(f"Nothing {new}, so nothing was graded.", style="green" if graded.unchanged else "yellow")
+        why = "was new" if graded.unchanged else f"is handed in, in {found.submitted}"
+        say(f"Nothing {why}, so nothing was graded.", style="green" if graded.unchanged else "yellow")
     if graded.failed:
         say(f"{len(graded.failed)} have no result. Run the command again for these.", style="red", error=True)
         raise typer.Exit(1)

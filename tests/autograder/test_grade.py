@@ -8,8 +8,10 @@ import pytest
 from classes import LESSON, built_course, hand_in, without_slow_imports
 from engines import JOURNAL, OpenEngine, QuickEngine, graded_so_far
 from nbgrader.api import Gradebook
+from typer.testing import CliRunner
 
 from autograder import doctor, gradebook, workers
+from autograder.cli import app
 from autograder.course import Course, CourseError
 from autograder.engine import seed_of
 from autograder.grade import grade, read_result
@@ -141,6 +143,18 @@ def test_what_lies_beside_the_submissions_is_said(course):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     assert run(course).ignored == ["stray.ipynb", "xia/triangles", "zoe/triangles.ipynb"]
+
+
+def test_an_interrupted_run_says_what_is_kept(course, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autograder.grade.grade", interrupted)
+    stopped = CliRunner().invoke(app, ["grade", "--course", str(course.folder)])
+    assert stopped.exit_code == 130
+    assert "What is graded is kept" in stopped.output
+    monkeypatch.setattr("autograder.report.report", interrupted)
+    assert CliRunner().invoke(app, ["report", "--course", str(course.folder)]).output.strip() == "Stopped."
 
 
 def test_lateness_is_known(course):
