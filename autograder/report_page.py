@@ -45,11 +45,12 @@ they call, where the engine noted it.</p>"""
 
 def terminal(found: LessonReport):
     """The lesson as a rich table, and below it what takes more room than a column."""
+    from rich.box import SIMPLE
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(title=f"{found.lesson.name}: {_summary(found)}")
+    shown = Table(title=f"{found.lesson.name}: {_summary(found)}", box=SIMPLE, pad_edge=False)
     for head in HEADS[:-1]:
         shown.add_column("discr." if head == "discrimination" else head, no_wrap=True)
     for row in _table(found):
