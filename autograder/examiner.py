@@ -103,6 +103,7 @@ def _grade_in_child(pipe, taken, told, lesson, student, settings):
         linux.end_with_parent()
         _rehearse()
         clean, ready = traces.Traces(), student.start()
+        references = {}  # what they gave, by test, for those that give the same for every submission
         for _ in range(MOST_SUBMISSIONS):
             if not pipe.recv(1, socket.MSG_PEEK):
                 status = NOBODY
@@ -111,7 +112,7 @@ def _grade_in_child(pipe, taken, told, lesson, student, settings):
             request = wire.unpack(wire.receive(pipe))
             taken[:] = _NUMBER.pack(request["number"])
             started, ready = ready, student.start()  # the next may get ready meanwhile
-            submission = Submission(lesson, student, started, settings)
+            submission = Submission(lesson, student, started, settings, references)
             answer = _answer(submission, request)
             wire.send(pipe, wire.pack({**answer, "number": request["number"]}))
             submission.leave()
@@ -171,8 +172,9 @@ class Submission:
     where each stands. So a process has seen no hidden input while it says what a student is to read.
     """
 
-    def __init__(self, lesson: Lesson, student: Zygote, started: Started, settings: dict):
+    def __init__(self, lesson: Lesson, student: Zygote, started: Started, settings: dict, references: dict):
         self.lesson, self.student, self.started = lesson, student, started
+        self.references = references
         self.timeout, self.withheld = settings["timeout"], tuple(settings["withheld"])
         self.in_process = settings["in_process"]
         self.seed = ""
@@ -342,6 +344,7 @@ class Submission:
         os.environ[check.HIDDEN] = "1" if test.hidden else ""
         process = self._living()
         process.printed, process.follow = "", follow
+        process.references = self.references.setdefault(test.name, {}) if test.same_for_all else None
         process.deadline = time.monotonic() + self.timeout
         if step.later:
             process.recall(step.place)

@@ -9,6 +9,7 @@ import types
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from autograder import syntax
 from autograder.build import HIDDEN as MARKERS
 
 _EXERCISE = re.compile(r"(?:\w+\.)?([A-Za-z_]\w*)")
@@ -19,6 +20,8 @@ class Test:
     """A test cell. names: what it may want of the student's; imports: its import statements.
 
     closes: whether it ends in a check of values, and asks the student's process for nothing after that.
+    same_for_all: whether its inputs alone decide what its reference gives: they are public, the code looks up
+    nothing of the student's, and its one check ends it.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Test:
     imports: list[str]
     checks: bool  # whether it calls autograder.check, so that every mistake of a student's is an Outcome
     closes: bool
+    same_for_all: bool
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ def read_lesson(source: str | Path, topic: str) -> Lesson:
     ours = [*imports, *(statement for test in tests.values() for statement in test.imports)]
     imported = {name for statement in ours for name in _bound(statement)} - answers
     for name, test in tests.items():  # what we import is never taken from a student, who could have spoilt it
-        tests[name] = replace(test, names=[wanted for wanted in test.names if wanted not in imported])
+        names = [wanted for wanted in test.names if wanted not in imported]
+        tests[name] = replace(test, names=names, same_for_all=_same_for_all(test, sources[name], imported))
     answers = frozenset(answers)
     return Lesson(topic, tests, imports, _once(modules + needed), _once(needed), answers, sources)
 
@@ -80,7 +85,12 @@ def read_test(name: str, source: str) -> Test:
     code = compile(source, f"<test {name}>", "exec", dont_inherit=True)
     imports = import_statements(source)
     checks = any(re.search(r"\bautograder\b.*\bcheck\b", statement) for statement in imports)
-    return Test(name, code, MARKERS[0] in source, _names(code), imports, checks, _closes(source))
+    return Test(name, code, MARKERS[0] in source, _names(code), imports, checks, _closes(source), False)
+
+
+def _same_for_all(test, source, imported):
+    apart = not syntax.free_names(source) - imported
+    return not test.hidden and test.closes and apart and len(syntax.calls_of(source, "check")) == 1
 
 
 def _closes(source):

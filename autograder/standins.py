@@ -51,5 +51,9 @@ class Callable_(Object):
     def _announce_(self, calls):
         return self._process.announce(self, calls)
 
+    @property
+    def _kept_(self):
+        return self._process.kept()
+
     def __call__(self, *args, **kwargs):
         return self._process.call(self, args, kwargs)

@@ -148,8 +148,7 @@ class Student:
         """Uses once what every submission will: a fork copies memory where it is first used."""
         self.notebook.run("def rehearsal(x):\n    return 2 * x", "rehearsal")
         function = self.notebook.namespace.pop("rehearsal")
-        calls = wire.unpack(wire.pack([((np.ones(3),), {})]))
-        self._packed(self.op_calls(function, calls, draws.snapshot()))
+        self._packed(self.op_calls(function, wire.pack([((np.ones(3),), {})]), draws.snapshot()))
 
     def _take(self):
         return wire.unpack(wire.receive(self.pipe), self._known)
@@ -204,13 +203,13 @@ class Student:
         os.environ.update(variables)
         return {}
 
-    def op_calls(self, target, calls, states):
-        """Calls that are sure to come, each from the same random states, up to the first that raises.
+    def op_calls(self, target, blob, states):
+        """Calls that are sure to come, packed; each from the same random states, up to the first that raises.
 
         When the answers grow large, the rest is left for later.
         """
         answers, size = [], 0
-        for number, (args, kwargs) in enumerate(calls):
+        for number, (args, kwargs) in enumerate(wire.unpack(blob, self._known)):
             self._set_draws("again" if number else states)
             given = {**dict(enumerate(args)), **kwargs}
             before = {place: contents(value) for place, value in given.items()}
