@@ -410,7 +410,7 @@ def _quietly(function: Callable, *args: Any, **kwargs: Any) -> Any:
 def _same_draws():
     """Gives a function that puts the global random states back to where they were, and does so at the end.
 
-    It says whether they had moved. The student, the reference and the wrong answers then draw the same numbers.
+    It says whether they had moved. So the student, the reference and the wrong answers draw the same numbers.
     """
     torch = sys.modules.get("torch")
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002

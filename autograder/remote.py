@@ -78,8 +78,8 @@ class Process:
         self.early: list[tuple[dict, dict]] = []  # answers to such requests that came before they were wanted
         self.follow: list[dict] = []  # requests that are sure to come after the next announced calls
         self.sent = self.marked = None
-        self.references: dict[bytes, list] | None = None  # what a reference gave, by the calls as they are sent
-        self.announced: bytes | None = None
+        self.announced: bytes | None = None  # the calls that were announced last, packed
+        self.references: dict[bytes, list] | None = None  # what a reference gave for such calls
         self._said(lambda: wire.receive(pipe, deadline, MOST_TEXT))  # it says that it is there
         self.untold = self._packed({"op": "begin", "seed": seed})  # goes with the first request
 

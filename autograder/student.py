@@ -329,7 +329,7 @@ class Student:
 def contents(value):
     """The bytes of all arrays inside a value, one after another, with their shapes."""
     if isinstance(value, np.ndarray):
-        return [value.tobytes(), bytes(str(value.shape), "ascii")]
+        return [value.tobytes(), value.shape]
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, (list, tuple)):

@@ -8,6 +8,7 @@ the feedback. Neither runs code.
 
 import ast
 import codecs
+import functools
 import json
 import re
 from dataclasses import dataclass, field
@@ -471,6 +472,7 @@ def _tree(source):
         return None
 
 
+@functools.lru_cache(1000)  # the released cells come again with each submission
 def _defined(source):
     tree = _tree(source)
     names = set()
@@ -479,7 +481,7 @@ def _defined(source):
             names.add(node.name)
         elif isinstance(node, ast.Assign):
             names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    return names
+    return frozenset(names)
 
 
 def _names(released):

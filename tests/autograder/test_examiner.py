@@ -422,6 +422,79 @@ def test_what_a_test_wants_to_know_of_the_student():
     assert test.imports == ["import numpy as np"]
 
 
+# References whose answers are kept.
+
+NOTED = """\
+import random
+from autograder import check
+
+def reference(x):
+    open({path!r}, "a").write("asked ")
+    return {gives}
+
+{above}check.values("toy.square", {cases}, reference)
+"""
+
+
+@pytest.mark.parametrize(
+    ("gives", "cases", "above", "again"),
+    [
+        ("x * x", "[(3,), (4,)]", "", False),
+        ("cube(x) / x", "[(3,), (4,)]", "", True),  # it asks the student
+        ("x * x + 0 * random.random()", "[(3,), (4,)]", "", True),  # it draws
+        ("x * x", "[(random.random(),), (4,)]", "", True),  # each student has inputs of their own
+        ("x * x", "[(3,), (4,)]", "check.without('toy.square', 'numpy.linalg')\n", True),  # more is to come
+    ],
+    ids=["same", "asks", "draws", "inputs", "two checks"],
+)
+def test_a_reference_is_not_asked_again_where_it_says_the_same_to_all(
+    special, tmp_path, gives, cases, above, again
+):
+    path = tmp_path / "asked"
+    test = code(NOTED.format(path=str(path), gives=gives, cases=cases, above=above), "noted_test", 1)
+    toy = special(tests=[test])
+    wrong = "def square(x):\n    return 2 * x"
+    for source in (SQUARE, wrong, SQUARE):  # all is loaded now, and stays
+        toy.grade(source, seed="first")
+    path.write_text("")
+    found = [toy.outcomes(source, seed=seed)["noted_test"] for source, seed in ((SQUARE, "a"), (wrong, "b"))]
+    assert found == [RIGHT, WRONG]
+    assert path.read_text().split() == ["asked"] * (4 if again else 0)
+
+
+def test_a_reference_that_asks_the_student_is_asked_about_each(special):
+    halved = """\
+from autograder import check
+check.values("toy.square", [(2.0,)], lambda x: cube(x) / 2)
+"""
+    toy = special(tests=[code(halved, "halved_test", 1)])
+    doubled = "def cube(x):\n    return 4 * x ** 3"
+    assert toy.outcomes()["halved_test"] == RIGHT
+    assert toy.outcomes(cube=doubled)["halved_test"] == WRONG
+    assert toy.outcomes()["halved_test"] == RIGHT
+
+
+def test_what_is_kept_of_a_reference_is_each_submission_s_own_copy(special):
+    told = """\
+import numpy as np
+from autograder import check
+check.values("toy.square", [(np.arange(3.0),)], lambda x: [x * x, {"of": x}])
+"""
+    toy = special(tests=[code(told, "told_test", 1)])
+    right = "def square(x):\n    return [x * x, {'of': x}]"
+    wrong = "def square(x):\n    return [0 * x, {'of': x}]"
+    found = [toy.outcomes(source)["told_test"] for source in (right, wrong, right, wrong)]
+    assert found == [RIGHT, WRONG, RIGHT, WRONG]
+
+
+def test_a_hidden_test_s_reference_is_asked_each_time(special, tmp_path):
+    path = tmp_path / "asked"
+    source = NOTED.format(path=str(path), gives="x * x", cases="[(3,)]", above="")
+    toy = special(tests=[code(f"{HIDDEN[0]}\n{source}{HIDDEN[1]}", "noted_hidden", 1)])
+    assert [toy.outcomes()["noted_hidden"] for _ in range(2)] == [RIGHT, RIGHT]
+    assert path.read_text().split() == ["asked"] * 2
+
+
 # What a hidden test gives away.
 
 
