@@ -107,6 +107,8 @@ def values(
 ) -> None:
     """On each case the student's function returns what the reference returns: values, shape, dtype.
 
+    Where the reference's result asks for gradients, as it does when an input does, so must the student's.
+
     cases      tuples of arguments, or dicts of keyword arguments; everybody gets copies of their own
     reference  a function of the same arguments; tuples, lists and dicts are compared part by part
     rtol, atol 1e-6 and 1e-8 unless given; 1e-4 and 1e-5 where float32 takes part, 2e-2 for 16 bits

@@ -22,7 +22,7 @@ _UNCHANGING = {type(None), bool, int, float, complex, str, bytes}
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong, in which part of an answer. kind: type, length, shape, dtype, nan or values."""
+    """What is wrong, in which part of an answer. kind: type, length, shape, dtype, nan, values, gradient."""
 
     kind: str
     path: Path
@@ -121,7 +121,7 @@ def compare(returned: Any, expected: Any, within: tuple[float, float], path: Pat
     """The first problem of what was returned, or None. Tuples, lists and dicts are compared part by part.
 
     A Python number, a NumPy scalar and an array without dimensions are the same thing. A list does for a
-    tuple. within: (rtol, atol). NaN equals NaN.
+    tuple. within: (rtol, atol). NaN equals NaN. What asks for gradients is only met by what does, too.
     """
     problem = Problem("values", path, returned, expected)
     if isinstance(expected, dict):
@@ -153,7 +153,9 @@ def at(path: Path, value: Any) -> Any:
 
 
 def _first(problems) -> Problem | None:
-    return next((problem for problem in problems if problem), None)
+    """The first; what is only cut off from gradients comes after all that is wrong."""
+    found = [problem for problem in problems if problem]
+    return next((problem for problem in found if problem.kind != "gradient"), found[0] if found else None)
 
 
 def _problem_of_numbers(returned: Any, expected: Any, within: tuple[float, float]) -> str | None:
@@ -167,9 +169,13 @@ def _problem_of_numbers(returned: Any, expected: Any, within: tuple[float, float
         return "dtype"
     wrong = ~close(returned, expected, within)
     if not wrong.any():
-        return None
+        return "gradient" if _asks_gradient(expected) and not _asks_gradient(returned) else None
     returned, expected = as_array(returned), as_array(expected)
     return "nan" if (wrong & ~_finite(returned) & _finite(expected)).any() else "values"
+
+
+def _asks_gradient(value: Any) -> bool:
+    return is_tensor(value) and value.requires_grad
 
 
 def close(returned: Any, expected: Any, within: tuple[float, float]) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Why an answer is wrong: from what a student's function returned, the likeliest slip, in words.
 
 The order: nothing came back; a named wrong answer of the bank returns the same; an argument was changed in
-place; parts in another order; type, shape, dtype; one word for every input; NaN and infinity; the field's
-general slips; what tells right inputs from wrong.
+place; right, and cut off from gradients; parts in another order; type, shape, dtype; one word for every
+input; NaN and infinity; the field's general slips; what tells right inputs from wrong.
 No message shows the expected numbers. What hidden tests say, Finding.hidden, shows no values at all.
 """
 
@@ -100,11 +100,13 @@ def explain(name: str, trials: list[Trial], named: Callable[[], Finding | None])
     named: looks for the wrong answer of the bank that returns the same.
     """
     bad = [trial for trial in trials if trial.problem or trial.changed]
+    bad = [trial for trial in bad if trial.changed or trial.problem.kind != "gradient"] or bad
     if all(trial.returned is None and trial.expected is not None for trial in trials):
         return nothing_returned(name)
     return (
         named()
         or changed_in_place(name, bad)
+        or _cut_off(name, bad)
         or _in_another_order(name, trials)
         or _wrong_form(name, bad)
         or _word(name, trials)
@@ -134,6 +136,21 @@ def changed_in_place(name: str, trials: list[Trial]) -> Finding | None:
     )
     first = f"{name} changes its argument {' and '.join(changed)} {why}"
     return Finding("in_place", (first, more), (f"{name} changes an argument {why}", more))
+
+
+def _cut_off(name: str, bad: list[Trial]) -> Finding | None:
+    """All values are right, and no gradient flows through them as one does in the reference."""
+    if any(trial.problem.kind != "gradient" for trial in bad):
+        return None
+    first = (
+        f"{name} returns the right values, but no gradient can flow back through them to its inputs, and"
+        " training needs one. Which line cuts it off?"
+    )
+    more = (
+        ".detach(), .item(), .data, torch.no_grad(), torch.tensor(...), and each way to NumPy or to Python's"
+        " numbers, leave values alone. Keep to operations on tensors."
+    )
+    return fixed("gradient", first, more)
 
 
 # Order, type, length, shape, dtype.

@@ -204,6 +204,7 @@ cases = [
 ]  # a batch, one point, a batch of batches
 cases += [(z, w, -4 * w, b), (z, w, 3 * w, -b), (z[:, :1], w[:1], u[:1], b)]  # folding, steep, D = 1
 cases += [(z * 1e3, w, u, b), (z.float(), w.float(), u.float(), b.float())]
+cases.append((z, w, u.clone().requires_grad_(), b))  # in training, gradients go back to the weights
 check.values("planar.planar_layer", cases, brute_force)
 
 # %% hidden="planar_layer" points=2
@@ -418,7 +419,7 @@ def by_search(w, u):
             product = sum(x * (y + t * x) for x, y in zip(w_k, u_k, strict=True))
             low, high = (t, high) if product < m else (low, t)
         vectors.append([y + t * x for x, y in zip(w_k, u_k, strict=True)])
-    return torch.tensor(vectors, dtype=w.dtype).reshape(w.shape)
+    return torch.tensor(vectors, dtype=w.dtype).reshape(w.shape).requires_grad_(u.requires_grad)
 
 
 torch.manual_seed(0)
@@ -432,6 +433,7 @@ cases = [
 ]
 cases += [(one, torch.tensor([sign * 500.0, 1.0]).double()) for sign in (-1, 1)]
 cases += [(w[:, :1], u[:, :1]), (w.float(), u.float())]
+cases.append((w, u.clone().requires_grad_()))  # in training, gradients go back to the weights
 check.values("planar.constrain", cases, by_search)
 
 # %% hidden="constrain" points=2

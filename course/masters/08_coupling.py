@@ -224,6 +224,7 @@ x = torch.randn(4, 3, dtype=torch.float64)
 cases += [(x, mask, net, False), (x, ~mask, net, False), (x, mask, net, True), (x, ~mask, net, True)]
 for some in (x[0], x.reshape(2, 2, 3)):  # a single point, and a batch of batches
     cases += [(some, mask, net, False), (some, mask, net, True)]
+cases.append((x.clone().requires_grad_(), mask, net, False))  # in training, gradients go back through it
 check.values("coupling.affine_coupling", cases, one_by_one)
 
 # %% hidden="affine_coupling" points=2
@@ -365,6 +366,7 @@ x, s, t = torch.randn(3, 2, 2, 5, dtype=torch.float64)  # a batch of batches, an
 cases += [(x, mask, s, t), (x[0, 0], mask, s[0, 0], t[0, 0])]
 x = torch.zeros(1, 64, dtype=torch.float64)  # large scales: the product of the exp(s) is infinite
 cases += [(x, torch.arange(64) == 0, x + 30, x)]
+cases.append((x, torch.arange(64) == 0, (x + 1).requires_grad_(), x))  # in training, gradients go back to s
 determinants = [f"{owner}.{name}" for owner in ("torch", "") for name in ("det", "logdet", "slogdet")]
 check.without("coupling.coupling_log_det", "torch.linalg", *determinants)
 check.values("coupling.coupling_log_det", cases, brute_force)

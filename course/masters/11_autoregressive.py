@@ -219,6 +219,7 @@ wide = torch.zeros(
     1, 64, dtype=torch.float64
 )  # large scales: the product of the exp(-s) is no longer a number
 cases += [(wide, wide, wide + 30), (wide, wide, wide - 30)]
+cases.append((wide, wide, (wide + 1).requires_grad_()))  # in training, gradients go back to s
 check.values("autoregressive.autoregressive_log_prob", cases, brute_force)
 
 # %% hidden="autoregressive_log_prob" points=1

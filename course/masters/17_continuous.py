@@ -286,6 +286,8 @@ x = torch.randn(4, 3, dtype=torch.float64)
 for some in (x, x[0], x.reshape(2, 2, 3)):  # a batch, a single point, a batch of batches
     one, three = torch.randn(1, *some.shape).double(), torch.randn(3, *some.shape).double()
     cases += [(net, 0.3, some, None), (net, 0.3, some, one), (net, 0.3, some, three)]
+trained = [tuple(w.clone().requires_grad_() for w in layer) for layer in net]  # gradients go back to these
+cases += [(trained, 0.3, x, None), (trained, 0.3, x, torch.ones(1, 4, 3).double())]
 check.without("continuous.divergence", ".item", ".detach")
 check.values("continuous.divergence", cases, with_whole_jacobians)
 
@@ -456,6 +458,8 @@ x = torch.randn(4, 3, dtype=torch.float64)
 for some in (x, x[0], x.reshape(2, 2, 3)):  # a batch, a single point, a batch of batches
     cases += [(net, some, 0.0, 1.0, 8), (net, some, 1.0, 0.0, 8), (net, some, 0.25, 0.75, 5)]
 cases += [(net, y, 0.0, 1.0, 8, torch.randn(2, *y.shape).double().sign()) for y in (x, x[0])]
+trained = [tuple(w.clone().requires_grad_() for w in layer) for layer in net]  # gradients go back to these
+cases.append((trained, x, 0.0, 1.0, 8))
 check.values("continuous.transport", cases, whole_jacobian, rtol=1e-4, atol=1e-4)
 
 # %% hidden="transport" points=3
@@ -1038,8 +1042,8 @@ def pair_by_pair(weights, x, z, t):
     for n in range(len(x)):
         start, way, time = x[n], z[n] - x[n], float(t[n])
         v = apply_field(weights, time, start + time * way)
-        total += sum((float(v[i]) - float(way[i])) ** 2 for i in range(len(way)))
-    return torch.tensor(total / len(x), dtype=x.dtype)
+        total += sum((v[i] - way[i]) ** 2 for i in range(len(way)))
+    return total / len(x)
 
 
 # First a field that stands still, and one pair: the loss is the squared distance, 25.
@@ -1053,6 +1057,8 @@ torch.manual_seed(0)
 for N, D in [(5, 3), (4, 4), (1, 2), (6, 1)]:
     net = mlp_weights(D + 1, D, (8,), zero_last=False, dtype=torch.float64)
     cases.append((net, *torch.randn(2, N, D).double(), torch.rand(N).double()))
+trained = [tuple(w.clone().requires_grad_() for w in layer) for layer in net]  # gradients go back to these
+cases.append((trained, *cases[-1][1:]))
 check.values("continuous.matching_loss", cases, pair_by_pair)
 
 # %% hidden="matching_loss" points=1

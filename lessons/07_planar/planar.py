@@ -175,7 +175,7 @@ def planar_layer(z, w, u, b):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "12fc3c239cf7baa1dda22f09980b2f2d", "grade": true, "grade_id": "planar_layer_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "549c6f2d9120f0a30009752e5bb8ec4e", "grade": true, "grade_id": "planar_layer_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check planar_layer: 1 point.
 import torch
 from autograder import check
@@ -208,6 +208,7 @@ cases = [
 ]  # a batch, one point, a batch of batches
 cases += [(z, w, -4 * w, b), (z, w, 3 * w, -b), (z[:, :1], w[:1], u[:1], b)]  # folding, steep, D = 1
 cases += [(z * 1e3, w, u, b), (z.float(), w.float(), u.float(), b.float())]
+cases.append((z, w, u.clone().requires_grad_(), b))  # in training, gradients go back to the weights
 check.values("planar.planar_layer", cases, brute_force)
 
 
@@ -377,7 +378,7 @@ def constrain(w, u):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "b033d7f8128d7533eb6df81b06796c64", "grade": true, "grade_id": "constrain_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "845f38ce23ae721ee0547db299f09a00", "grade": true, "grade_id": "constrain_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check constrain: 1 point.
 import math
 
@@ -400,7 +401,7 @@ def by_search(w, u):
             product = sum(x * (y + t * x) for x, y in zip(w_k, u_k, strict=True))
             low, high = (t, high) if product < m else (low, t)
         vectors.append([y + t * x for x, y in zip(w_k, u_k, strict=True)])
-    return torch.tensor(vectors, dtype=w.dtype).reshape(w.shape)
+    return torch.tensor(vectors, dtype=w.dtype).reshape(w.shape).requires_grad_(u.requires_grad)
 
 
 torch.manual_seed(0)
@@ -414,6 +415,7 @@ cases = [
 ]
 cases += [(one, torch.tensor([sign * 500.0, 1.0]).double()) for sign in (-1, 1)]
 cases += [(w[:, :1], u[:, :1]), (w.float(), u.float())]
+cases.append((w, u.clone().requires_grad_()))  # in training, gradients go back to the weights
 check.values("planar.constrain", cases, by_search)
 
 

@@ -186,7 +186,7 @@ def affine_coupling(x, mask, net, inverse=False):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "3a01274cce9580a3ca3306746bf19cf6", "grade": true, "grade_id": "affine_coupling_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "dee55f4d7c85484a66457a6bb1b42685", "grade": true, "grade_id": "affine_coupling_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check affine_coupling: 1 point.
 import torch
 from autograder import check
@@ -228,6 +228,7 @@ x = torch.randn(4, 3, dtype=torch.float64)
 cases += [(x, mask, net, False), (x, ~mask, net, False), (x, mask, net, True), (x, ~mask, net, True)]
 for some in (x[0], x.reshape(2, 2, 3)):  # a single point, and a batch of batches
     cases += [(some, mask, net, False), (some, mask, net, True)]
+cases.append((x.clone().requires_grad_(), mask, net, False))  # in training, gradients go back through it
 check.values("coupling.affine_coupling", cases, one_by_one)
 
 # %% nbgrader={"cell_type": "code", "checksum": "b4e83d564f9ebd1eb2a238163af115d1", "grade": true, "grade_id": "affine_coupling_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
@@ -322,7 +323,7 @@ def coupling_log_det(x, mask, s, t):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "b9fdd1b785e9b41ad460920cf99d5129", "grade": true, "grade_id": "coupling_log_det_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "d21fa82fee651f345294130da018d5f2", "grade": true, "grade_id": "coupling_log_det_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check coupling_log_det: 1 point.
 import torch
 from autograder import check
@@ -353,6 +354,7 @@ x, s, t = torch.randn(3, 2, 2, 5, dtype=torch.float64)  # a batch of batches, an
 cases += [(x, mask, s, t), (x[0, 0], mask, s[0, 0], t[0, 0])]
 x = torch.zeros(1, 64, dtype=torch.float64)  # large scales: the product of the exp(s) is infinite
 cases += [(x, torch.arange(64) == 0, x + 30, x)]
+cases.append((x, torch.arange(64) == 0, (x + 1).requires_grad_(), x))  # in training, gradients go back to s
 determinants = [f"{owner}.{name}" for owner in ("torch", "") for name in ("det", "logdet", "slogdet")]
 check.without("coupling.coupling_log_det", "torch.linalg", *determinants)
 check.values("coupling.coupling_log_det", cases, brute_force)

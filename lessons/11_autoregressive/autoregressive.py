@@ -189,7 +189,7 @@ def autoregressive_log_prob(x, mu, s):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "07e978baf64339ee2a489d02bc6376bd", "grade": true, "grade_id": "autoregressive_log_prob_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "def87c79f0475e2dad73f2afb3b4db83", "grade": true, "grade_id": "autoregressive_log_prob_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check autoregressive_log_prob: 1 point.
 import math
 
@@ -224,6 +224,7 @@ wide = torch.zeros(
     1, 64, dtype=torch.float64
 )  # large scales: the product of the exp(-s) is no longer a number
 cases += [(wide, wide, wide + 30), (wide, wide, wide - 30)]
+cases.append((wide, wide, (wide + 1).requires_grad_()))  # in training, gradients go back to s
 check.values("autoregressive.autoregressive_log_prob", cases, brute_force)
 
 

@@ -249,7 +249,7 @@ def divergence(weights, t, x, probes=None):
     return sum((pulled(weights, t, x, e) * e).sum(-1) for e in probes) / len(probes)
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "bb376c44b4a407ca6327a50c9aa5922d", "grade": true, "grade_id": "divergence_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "d22a9504915f13761a56a5d6f605e82e", "grade": true, "grade_id": "divergence_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check divergence: 1 point.
 import torch
 from autograder import check
@@ -280,6 +280,8 @@ x = torch.randn(4, 3, dtype=torch.float64)
 for some in (x, x[0], x.reshape(2, 2, 3)):  # a batch, a single point, a batch of batches
     one, three = torch.randn(1, *some.shape).double(), torch.randn(3, *some.shape).double()
     cases += [(net, 0.3, some, None), (net, 0.3, some, one), (net, 0.3, some, three)]
+trained = [tuple(w.clone().requires_grad_() for w in layer) for layer in net]  # gradients go back to these
+cases += [(trained, 0.3, x, None), (trained, 0.3, x, torch.ones(1, 4, 3).double())]
 check.without("continuous.divergence", ".item", ".detach")
 check.values("continuous.divergence", cases, with_whole_jacobians)
 
@@ -386,7 +388,7 @@ def transport(weights, x, t0, t1, steps, probes=None):
     return integrate(slope, (x, torch.zeros_like(x[..., 0])), t0, t1, steps)
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "2fefc306d281caf202e24b2bfd2e6237", "grade": true, "grade_id": "transport_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "ddf4ee047f43ea684e0923b3c2c77cf2", "grade": true, "grade_id": "transport_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check transport: 1 point.
 import torch
 from autograder import check
@@ -424,6 +426,8 @@ x = torch.randn(4, 3, dtype=torch.float64)
 for some in (x, x[0], x.reshape(2, 2, 3)):  # a batch, a single point, a batch of batches
     cases += [(net, some, 0.0, 1.0, 8), (net, some, 1.0, 0.0, 8), (net, some, 0.25, 0.75, 5)]
 cases += [(net, y, 0.0, 1.0, 8, torch.randn(2, *y.shape).double().sign()) for y in (x, x[0])]
+trained = [tuple(w.clone().requires_grad_() for w in layer) for layer in net]  # gradients go back to these
+cases.append((trained, x, 0.0, 1.0, 8))
 check.values("continuous.transport", cases, whole_jacobian, rtol=1e-4, atol=1e-4)
 
 
@@ -900,7 +904,7 @@ def matching_loss(weights, x, z, t):
     return (apply_field(weights, t, points) - (z - x)).square().sum(-1).mean()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "f004da43b2559c3eeaeefbfacc6dd39e", "grade": true, "grade_id": "matching_loss_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "a1d883f7d4167cf6e7b47569c1c735eb", "grade": true, "grade_id": "matching_loss_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check matching_loss: 1 point.
 import torch
 from autograder import check
@@ -913,8 +917,8 @@ def pair_by_pair(weights, x, z, t):
     for n in range(len(x)):
         start, way, time = x[n], z[n] - x[n], float(t[n])
         v = apply_field(weights, time, start + time * way)
-        total += sum((float(v[i]) - float(way[i])) ** 2 for i in range(len(way)))
-    return torch.tensor(total / len(x), dtype=x.dtype)
+        total += sum((v[i] - way[i]) ** 2 for i in range(len(way)))
+    return total / len(x)
 
 
 # First a field that stands still, and one pair: the loss is the squared distance, 25.
@@ -928,6 +932,8 @@ torch.manual_seed(0)
 for N, D in [(5, 3), (4, 4), (1, 2), (6, 1)]:
     net = mlp_weights(D + 1, D, (8,), zero_last=False, dtype=torch.float64)
     cases.append((net, *torch.randn(2, N, D).double(), torch.rand(N).double()))
+trained = [tuple(w.clone().requires_grad_() for w in layer) for layer in net]  # gradients go back to these
+cases.append((trained, *cases[-1][1:]))
 check.values("continuous.matching_loss", cases, pair_by_pair)
 
 

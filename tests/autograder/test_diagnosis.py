@@ -409,6 +409,33 @@ def test_tensors_gradients_and_tolerance():
     assert weight.grad is None
 
 
+@pytest.mark.parametrize(
+    ("cut", "kind"),
+    [
+        (lambda value, log_det: (value, log_det), None),
+        (lambda value, log_det: (value.detach(), log_det), "gradient"),
+        (lambda value, log_det: (value, log_det.item()), "gradient"),
+        (lambda value, log_det: (value.detach(), log_det + 1), "plain"),  # what is wrong comes first
+        (lambda value, log_det: (value.detach().double(), log_det), "dtype"),
+    ],
+)
+def test_right_values_that_are_cut_off_from_gradients(cut, kind):
+    cases = [(torch.ones(3),), (torch.arange(3.0).requires_grad_(),)]
+
+    def reference(x):
+        return x * x, x.sum()
+
+    found = finding(lambda x: cut(*reference(x)), cases, reference)
+    assert (found and found.kind) == kind
+    if kind == "gradient":
+        assert "no gradient can flow back" in found.message
+
+
+def test_gradients_are_asked_for_where_the_inputs_ask():
+    cases = [(torch.ones(3),)]
+    assert finding(lambda x: (x * x).detach(), cases, lambda x: x * x) is None
+
+
 def test_nan_where_nan_is_right():
     cases = [(np.array([0.0, 1.0, -1.0]),)]
     with np.errstate(all="ignore"):

@@ -443,9 +443,10 @@ def reference(x):
         ("cube(x) / x", "[(3,), (4,)]", "", True),  # it asks the student
         ("x * x + 0 * random.random()", "[(3,), (4,)]", "", True),  # it draws
         ("x * x", "[(random.random(),), (4,)]", "", True),  # each student has inputs of their own
-        ("x * x", "[(3,), (4,)]", "check.without('toy.square', 'numpy.linalg')\n", True),  # more is to come
+        ("x * x", "[(3,), (4,)]", "check.without('toy.square', 'numpy.linalg')\n", False),
+        ("x * x", "[(3,), (4,)]", "check.values('toy.square', [(0,)], abs)\n", True),  # more is to come
     ],
-    ids=["same", "asks", "draws", "inputs", "two checks"],
+    ids=["same", "asks", "draws", "inputs", "a rule", "two checks"],
 )
 def test_a_reference_is_not_asked_again_where_it_says_the_same_to_all(
     special, tmp_path, gives, cases, above, again

@@ -2,12 +2,15 @@
 
 import importlib.util
 import json
+import re
 import types
 from pathlib import Path
 
 import pytest
 
+from autograder import check
 from autograder.course import Course
+from autograder.master import read_master, solved
 from autograder.selfcheck import selfcheck
 
 ROOT = Path(__file__).parents[2]
@@ -44,3 +47,37 @@ def test_every_answer_of_the_bank_gets_what_it_must(lesson):
     rows = selfcheck(COURSE, [lesson.topic])
     assert len(rows) > 30
     assert [f"{row.exercise}: {row.variant}" for row in rows if not row.ok] == []
+
+
+TRAINED = {
+    "planar": ["planar_layer", "constrain"],
+    "coupling": ["affine_coupling", "coupling_log_det"],
+    "autoregressive": ["autoregressive_log_prob"],
+    "continuous": ["divergence", "transport", "matching_loss"],
+}  # what a later exercise trains through
+
+
+@pytest.mark.parametrize("topic", TRAINED)
+def test_an_answer_through_which_no_gradient_flows_is_refused_where_training_needs_one(topic):
+    pytest.importorskip("torch")
+    cells = read_master(COURSE, COURSE.lesson(topic)).cells
+    namespace = {"__name__": "__main__"}
+    for cell in cells:
+        if cell.kind in ("code", "solution") and "show" not in cell.tags:
+            exec(solved(cell.source), namespace)
+    for name in TRAINED[topic]:
+        (test,) = (cell for cell in cells if (cell.kind, cell.name) == ("test", name))
+        source = re.sub(r"^check.without.*$", "", test.source, flags=re.M)  # it reads sources
+        exec(source, dict(namespace))
+        with pytest.raises(check.NotRight, match="no gradient can flow back"):
+            exec(source, namespace | {name: cut_off(namespace[name])})
+
+
+def cut_off(function):
+    """The function, with results that no gradient flows through."""
+
+    def cut(*args, **kwargs):
+        returned = function(*args, **kwargs)
+        return tuple(r.detach() for r in returned) if isinstance(returned, tuple) else returned.detach()
+
+    return cut
