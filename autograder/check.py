@@ -218,9 +218,19 @@ def rng(exercise: str) -> np.random.Generator:
 
 
 def yours(exercise: str, otherwise: Callable) -> Callable:
-    """The student's function, if it has passed in this kernel and is still the same; else `otherwise`."""
-    found = sys._getframe(1).f_globals.get(_name(exercise))
-    return found if found is not None and _passed.get(exercise) is found else otherwise
+    """The student's function, if it has passed in this kernel and is still the same; else `otherwise`.
+
+    In a cell it then says so; inside a function, which an interactive may call with every move, it does not.
+    """
+    caller, name = sys._getframe(1), _name(exercise)
+    found = caller.f_globals.get(name)
+    if found is not None and _passed.get(exercise) is found:
+        return found
+    if caller.f_locals is caller.f_globals:
+        print(
+            f"{name} has not passed its check since the kernel started: what you see here is made without it."
+        )
+    return otherwise
 
 
 def forget() -> None:

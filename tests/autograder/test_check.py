@@ -327,6 +327,19 @@ def test_yours_is_the_students_function_once_it_has_passed():
     assert namespace["found"] is max
 
 
+def test_a_cell_is_told_that_it_does_without_the_students_function(capsys):
+    namespace = run(answer("return slope * x.sum(-1)"))
+    capsys.readouterr()
+    ask = "found = check.yours('nowhere.scaled_sum', otherwise=max)"
+    exec(ask, namespace)
+    assert capsys.readouterr().out == ""
+    exec(answer("return 1"), namespace)
+    exec(f"def draw():\n    {ask}\ndraw()", namespace)  # an interactive, which would say it with every move
+    assert capsys.readouterr().out == ""
+    exec(ask, namespace)
+    assert capsys.readouterr().out.startswith("scaled_sum has not passed its check since the kernel started")
+
+
 def test_rng_depends_on_the_student_and_the_exercise_alone(monkeypatch):
     draws = [check.rng("a.f").normal(), check.rng("a.f").normal(), check.rng("a.g").normal()]
     monkeypatch.setenv(check.SEED, "1234")
