@@ -31,10 +31,11 @@ from autograder.stock import is_hidden
 
 TELLING = 16  # characters, without white space, from which a line of a hidden test is looked for in outputs
 _STYLE = (
-    "<style>div.panel-heading a, div.nbgrader_cell div.panel-heading a"
-    " { color: inherit; text-decoration: underline }"
+    "<style>div.panel-heading a, div.nbgrader_cell div.panel-heading a { color: inherit }"
+    " a { text-decoration: underline }"
     " pre { white-space: pre-wrap !important; overflow-wrap: anywhere }"
-    " th, td { padding: .2em .6em !important; text-align: left !important; vertical-align: top }</style>"
+    " th, td { padding: .2em .6em !important; text-align: left !important; vertical-align: top }"
+    " .container .container { width: auto !important }</style>"
 )
 SYMBOLS = {RIGHT: "✓", BY_HAND: "…", UNTOUCHED: "○", ERROR: "!"}  # as the checks in a notebook have them
 AGAIN = "These are the points of an earlier answer. A person will read this one."
@@ -105,15 +106,16 @@ def _exporter(course):
 
 def readable(text: str) -> str:
     """nbgrader's page for everybody: its language and its main part are said, its headings stand in order
-    below one of the first level, tables say what heads what, links are seen without colour, and no output
-    has to be scrolled sideways.
+    below one of the first level, tables say what heads what, links are seen without colour, and nothing has
+    to be scrolled sideways. Its list of cells without names goes: ours has the names, and what they say.
     """
     text = text.replace("<html>", '<html lang="en">', 1).replace("</head>", f"{_STYLE}</head>", 1)
     text = text.replace("<main", "<div").replace("</main>", "</div>")  # the template's, of a part of the page
     text = text.replace("<body>", "<body><main>", 1).replace("</body>", "</main></body>", 1)
     for name in ("notebook", "notebook-container"):  # both of its templates have them
         text = text.replace(f' id="{name}"', "", 1)
-    text = re.sub(r"<h4>(.*?)</h4>", r'<p class="h4">\1</p>', text, count=1, flags=re.S)  # the template's own
+    body = '<div class="panel-body">'
+    text = re.sub(rf'<div class="panel-heading">\s*<h4>.*?{body}', body, text, count=1, flags=re.S)
     text = re.sub(r'<a class="anchor-link".*?</a>', "", text)
     before, title, after = text.partition("</h1>")
     after = re.sub(r"<(/?)h([1-5])\b", lambda match: f"<{match[1]}h{int(match[2]) + 1}", after)
@@ -128,7 +130,7 @@ def _graded(course, lesson, result: Result) -> dict | None:
         except MissingEntry:
             return None
         scores = {grade.name: grade for grade in notebook.grades}
-        comments = {comment.name: comment.comment for comment in notebook.comments if comment.comment}
+        comments = {c.name: c.manual_comment for c in notebook.comments if c.manual_comment}
         penalty = notebook.late_submission_penalty or 0.0
         checks = [_check(check, scores[check.grade_id]) for check in result.checks]
         return {
@@ -244,17 +246,26 @@ def _summary(lesson, graded):
     if not graded["unreadable"]:
         lines += ["", "| Check | Outcome | Points | What it says |", "| :-- | :-- | :-- | :-- |"]
         lines += [_row(check) for check in graded["checks"]]
+    if graded["comments"]:
+        lines += ["", "**Comments on your answers**", ""]
+        lines += [_comment(name, text, graded["checks"]) for name, text in graded["comments"].items()]
     if graded["notes"]:
         lines += ["", "**What was mended before grading**", ""]
         lines += [f"- {_md(note)}" for note in graded["notes"]]
     return "\n".join(lines)
 
 
+def _comment(name, text, checks):
+    place = (
+        name if any(check["name"] == name for check in checks) else f"comment-{name}"
+    )  # as the template has
+    return f"- [`{name}`](#{place}): {_md(text)}"
+
+
 def _row(check):
     kind = "hidden tests" if check["hidden"] else "public tests"
-    name = (
-        f"`{check['exercise'] or check['name']}`, {kind if check['name'] != check['exercise'] else 'written'}"
-    )
+    kind = "written" if check["name"] == check["exercise"] else kind
+    name = f"[`{check['exercise'] or check['name']}`](#{check['name']}), {kind}"
     points = "waits" if check["score"] is None else f"{check['score']:g}"
     symbol = SYMBOLS.get(check["outcome"], "✗")
     said = _md(without_head(check["message"]))

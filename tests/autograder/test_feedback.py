@@ -187,9 +187,11 @@ def test_the_page_reads_without_eyes_or_colours(course, student):
 
 
 NBGRADERS = """\
-<html><head></head><body><h4>triangles (Score: 1)</h4><div id="notebook"><main><div id="notebook">
+<html><head></head><body><div class="panel-heading">
+<h4>triangles (Score: 1)</h4><div id="toc"><a href="#area_test">Test cell</a></div></div>
+<div class="panel-body"><div id="notebook"><main><div id="notebook">
 <h1>Yours<a class="anchor-link" href="#a">¶</a></h1><h1>Lesson</h1><h2>Part</h2>
-<table><thead><tr><th style="x">a</th></tr></thead></table></div></main></div></body></html>"""
+<table><thead><tr><th style="x">a</th></tr></thead></table></div></main></div></div></body></html>"""
 
 
 def test_nbgraders_page_is_made_readable():
@@ -197,6 +199,7 @@ def test_nbgraders_page_is_made_readable():
     found = Page(readable(NBGRADERS.replace("<head>", "<head><title>t</title>")))
     assert found.barriers() == []
     assert found.headings == ["Yours", "Lesson", "Part"]
+    assert "Test cell" not in readable(NBGRADERS)
     assert [tag for tag, _ in found.elements if tag in ("main", "h1", "h2", "h3")] == [
         "main",
         "h1",
@@ -210,8 +213,22 @@ def test_grades_given_by_hand_are_in_the_feedback(course):
     with Gradebook(course.gradebook) as book:
         by_hand = book.find_grade("why_signed", "triangles", LESSON, "thief")
         by_hand.manual_score, by_hand.needs_manual_grade = 1.5, False
-        book.find_comment("why_signed", "triangles", LESSON, "thief").manual_comment = "The signs cancel."
+        for name, text in (("why_signed", "The signs cancel."), ("triangle_area", "See me.")):
+            book.find_comment(name, "triangles", LESSON, "thief").manual_comment = text
         book.db.commit()
     feedback(course)
     assert data(course, "thief")["score"] == 1.5
-    assert "The signs cancel." in page(course, "thief")
+    text = page(course, "thief")
+    head = text.partition("<h2")[0]
+    assert '<a href="#why_signed"><code>why_signed</code></a>: The signs cancel.' in head
+    assert '<a href="#comment-triangle_area"><code>triangle_area</code></a>: See me.' in head
+    assert 'name="why_signed"' in text
+    assert 'name="comment-triangle_area"' in text
+
+
+@pytest.mark.slow
+def test_each_check_of_the_table_leads_to_its_cell(course):
+    text = page(course, "script")
+    links = set(re.findall(r'href="#(\w+)"', text.partition("<h2")[0]))
+    assert links == {check["name"] for check in data(course, "script")["checks"]}
+    assert links <= set(re.findall(r'name="(\w+)"', text))
