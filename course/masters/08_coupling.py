@@ -148,7 +148,7 @@ for name, (s, t) in conditioners.items():
     print(f"{name:14} largest error after the round trip {(back - x_b).abs().max():.1e}")
 
 # %% [markdown] exercise="affine_coupling" title="there and back" difficulty=2 importance=5 minutes=12
-# All three come back (an error of $10^{-15}$ is rounding): nothing ever asks for the inverse of $s$ or $t$. Write `affine_coupling(x, mask, net, inverse=False)`. With `inverse=False` it returns $z$ for the points `x` of shape `(..., D)`. With `inverse=True` the first argument is $z$, and it returns $x$. It returns the points alone; their log-determinant is the next exercise.
+# All three come back (an error of $10^{-15}$ is rounding): nothing ever asks for the inverse of $s$ or $t$. Write `affine_coupling(x, mask, net, inverse=False)`. With `inverse=False` it returns $z$ for the points `x` of shape `(..., D)`. With `inverse=True` the first argument is $z$, and it returns $x$. It returns the points alone, and lets gradients through; their log-determinant is the next exercise.
 #
 # `conditioner(kept, net)` from the first cell gives the pair `(s, t)`. All three have shape `(..., D)`: `kept` is the point with zeros where it moves, and of `s` and `t` only the entries of the moving dimensions count. The mask is boolean; `x * mask` and `~mask` work, and `torch.where(mask, a, b)` takes `a` where a dimension is kept.
 #
@@ -298,7 +298,7 @@ for name, block in blocks.items():
 #
 # Top: $z_A$ is $x_A$ and knows nothing of $x_B$. Lower right: each $z_{B,i}$ depends on its own $x_{B,i}$ alone, with slope $e^{s_i}$. Lower left: the derivatives of the networks, as wild as they like. $J$ is lower triangular, so its determinant is the product of its diagonal, and never asks for a derivative of the networks: they need neither an inverse *nor* a Jacobian. (In the other convention $J$ is $dx/dz$, and the log-determinant has our sign reversed.)
 #
-# Derive $\log\lvert\det J\rvert$ on paper, then type it as `coupling_log_det(x, mask, s, t)`. It takes $O(D)$; the check refuses `torch.linalg` and all other determinants. The networks have run already: `x`, `s` and `t` have shape `(..., D)`, and the entries of `s` and `t` at kept dimensions are leftovers that mean nothing. The result has shape `(...)`, one number for each point.
+# Derive $\log\lvert\det J\rvert$ on paper, then type it as `coupling_log_det(x, mask, s, t)`. It takes $O(D)$; the check refuses `torch.linalg` and all other determinants. The networks have run already: `x`, `s` and `t` have shape `(..., D)`, and the entries of `s` and `t` at kept dimensions are leftovers that mean nothing. The result has shape `(...)`, one number for each point, and lets gradients through.
 #
 # The public test makes up the derivatives of $s$ and $t$ at random, and takes the determinant of the whole matrix. When you are right, your bars below stand beside the brute force, and the interactive runs *your* two functions.
 #

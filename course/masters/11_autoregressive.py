@@ -156,7 +156,7 @@ plots.show(
 # %% [markdown] exercise="autoregressive_log_prob" title="the price of a product" difficulty=1 importance=5 minutes=8
 # Which of $\mu_i$ and $s_i$ is in the diagonal above? Derive $\log\lvert\det J\rvert$, then type the log-density of $x$ as `autoregressive_log_prob(x, mu, s)`, in $O(D)$, without building $J$.
 #
-# The functions have run already: `x`, `mu` and `s` all have shape `(..., D)`, and the result has shape `(...)`, one number for each point, also where $s$ is large. You may use `normal_log_density`, which is elementwise.
+# The functions have run already: `x`, `mu` and `s` all have shape `(..., D)`, and the result has shape `(...)`, one number a point, also where $s$ is large, and lets gradients through. You may use `normal_log_density`, which is elementwise.
 #
 # The public test knows $\mu$ and $s$ at one point only. It makes up their derivatives at random, and takes the determinant of the whole matrix. When you are right, the interactive below draws *your* density. Move the slice: each one is a Gaussian, and the whole is none.
 #
@@ -1127,7 +1127,7 @@ print(
 #
 # As in lesson 08, the recipe is Adam on the mean negative log-likelihood of batches of 256 points, drawn at random from `data` `(N, D)`, with a step size that falls in a straight line from `rate` to zero. What came in must stay as it was. The first cell's `trainable(nets)`, `weights(nets)` and `detached(nets)` do what they did there.
 #
-# The check trains one layer in the right order, then a stack whose first layer has the wrong one. After 300 steps unseen points must be within 0.08 nats of the best possible. The last cell of the lesson takes 1,200 and goes on to 0.02.
+# The check trains one layer in the right order, then a stack whose first layer has the wrong one. After 300 steps unseen points must be within 0.08 nats of the best possible. The last cell takes 1,200 and goes on to 0.02.
 #
 # <details><summary>"The loss falls below the entropy, 3.53 nats"</summary>
 #

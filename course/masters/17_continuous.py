@@ -227,7 +227,7 @@ check.values("continuous.step_defect", cases, by_eigenvalues, rtol=1e-4, atol=1e
 # - Without probes: the exact trace of $\partial g/\partial x$ at each point, in $D$ products.
 # - With `probes`, of shape `(K, ..., D)`: the mean of $e^\top (\partial g/\partial x)\,e$ over the K probes, where each point has its own $e$.
 #
-# `pulled(weights, t, x, e)` from the first cell gives $(\partial g/\partial x)^\top e$ at all points at once, for an `e` of the shape of `x`. In section 5 gradients go through your function: no `.item()`, no `.detach()`.
+# `pulled(weights, t, x, e)` from the first cell gives $(\partial g/\partial x)^\top e$ at all points at once, for an `e` of the shape of `x`. In section 5 gradients go through your functions: no `.item()`, no `.detach()`.
 #
 # <details><summary>"My exact trace is the sum of all entries of the Jacobian"</summary>
 #

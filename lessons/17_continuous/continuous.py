@@ -214,7 +214,7 @@ check.values("continuous.step_defect", cases, measured, rtol=1e-4, atol=1e-4)
 #
 # *Hutchinson's estimator*, right on average whatever $A$ is. Probes are Gaussian, or *Rademacher*, whose entries are $+1$ or $-1$ with equal chance.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "e40a87c8628dea4d29bf7a371cad53c1", "grade": false, "grade_id": "divergence_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "86cebc1dbe903e7740efd2020c7bf262", "grade": false, "grade_id": "divergence_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 2: a trace, exact or estimated
 #
 # difficulty 2 of 5 · importance 5 of 5 · 12 minutes · 3 points
@@ -224,7 +224,7 @@ check.values("continuous.step_defect", cases, measured, rtol=1e-4, atol=1e-4)
 # - Without probes: the exact trace of $\partial g/\partial x$ at each point, in $D$ products.
 # - With `probes`, of shape `(K, ..., D)`: the mean of $e^\top (\partial g/\partial x)\,e$ over the K probes, where each point has its own $e$.
 #
-# `pulled(weights, t, x, e)` from the first cell gives $(\partial g/\partial x)^\top e$ at all points at once, for an `e` of the shape of `x`. In section 5 gradients go through your function: no `.item()`, no `.detach()`.
+# `pulled(weights, t, x, e)` from the first cell gives $(\partial g/\partial x)^\top e$ at all points at once, for an `e` of the shape of `x`. In section 5 gradients go through your functions: no `.item()`, no `.detach()`.
 #
 # <details><summary>"My exact trace is the sum of all entries of the Jacobian"</summary>
 #

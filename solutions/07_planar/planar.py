@@ -3,7 +3,7 @@
 #
 # Lesson 07 · 145 minutes · 20 points · first: [Change of variables](../02_change_of_variables/change_of_variables.ipynb) and [Determinants](../04_determinants/determinants.ipynb)
 #
-# On the left, what we know: a function of the plane, high on two arcs. It is a density only up to a factor, and we have no samples. On the right, a density that integrates to one, that we can sample and evaluate. It is a round Gaussian after 16 bends, each of them one $\tanh$ across one straight line: five numbers a bend. (Training takes ten seconds. We know this factor, by quadrature, to judge the fit, which never sees it.)
+# On the left, what we know: a function of the plane, high on two arcs. It is a density only up to a factor, and we have no samples. On the right, a density that integrates to one, that we can sample and evaluate. It is a round Gaussian after 16 bends, each one $\tanh$ across one straight line: five numbers a bend. (Training takes ten seconds. We know the factor by quadrature; the fit never sees it.)
 #
 # **You know a density only up to a constant, and have no data. How do you bend a Gaussian into it?**
 #
@@ -138,14 +138,14 @@ print(
 #
 # The formula of the course, with $g$ taking $z_K$ back to $z_0$, is $\log q_K(z_K) = \log q_0(g(z_K)) + \log\lvert\det dg/dz_K\rvert$. We compute $f = g^{-1}$, whose log-determinant is minus that of $g$.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "2a779c309f92e8ff13f480deacd37775", "grade": false, "grade_id": "planar_layer_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "0dc006c4f80022a63a1691581ff381c4", "grade": false, "grade_id": "planar_layer_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 1: the determinant of a bend
 #
 # difficulty 2 of 5 · importance 5 of 5 · 10 minutes · 3 points
 #
 # Apply the lemma on paper. Then write `planar_layer(z, w, u, b)`, which returns the pair (moved points, $\log\lvert\det J\rvert$), in $O(D)$ a point: no matrices, no `torch.linalg`, no autograd.
 #
-# `z` has shape `(..., D)`, `w` and `u` have shape `(D,)`, and `b` is a tensor of shape `()`. The moved points have the shape of `z`, the log-determinants shape `(...)`. Take any $w$ and $u$: the determinant may be negative. `tanh_slope` from the first cell is $\tanh'$.
+# `z` has shape `(..., D)`, `w` and `u` have shape `(D,)`, and `b` is a tensor of shape `()`. The moved points have the shape of `z`, the log-determinants shape `(...)`. Take any $w$ and $u$: the determinant may be negative. Gradients must flow through. `tanh_slope` from the first cell is $\tanh'$.
 #
 # <details><summary>"My log-determinants have a dimension too many, or one too few"</summary>
 #
@@ -294,7 +294,7 @@ print(
 #
 # $$w^\top y + b = a + c\tanh(a), \qquad c = w^\top u .$$
 #
-# One equation in one unknown. If its right side always rises, $a$ is determined by $y$, and so is $z = y - u\tanh(a)$. If not, several values of $a$ share one $y$: the layer folds. Below, on the left, is that right side for three values of $c$; on the right, what a fold does to densities. For each $a$ sent to $y$ the formula claims a density, and the truth is their *sum*: where there is more than one, each claim is too low. (See $y = \pm 1$; at $0$ the outer two claims are 0.005 each.)
+# One equation in one unknown. If its right side always rises, $a$ is determined by $y$, and so is $z = y - u\tanh(a)$. If not, several values of $a$ share one $y$: the layer folds. Below, on the left, is that right side for three values of $c$; on the right, what a fold does to densities. For each $a$ sent to $y$ the formula claims a density, and the truth is their *sum*: where there are several, each claim is too low. (See $y = \pm 1$; at $0$ the outer two claims are 0.005 each.)
 
 # %% tags=["show", "hide-input"]
 def claims_where_folded(y):
@@ -338,7 +338,7 @@ plots.show(
 )
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "72d7355128c83e830fd19dfc066b782e", "grade": false, "grade_id": "constrain_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "f4f1d401b834c1b79aae5bf2c9f7039b", "grade": false, "grade_id": "constrain_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 2: no folds
 #
 # difficulty 3 of 5 · importance 5 of 5 · 15 minutes · 3 points
@@ -349,7 +349,7 @@ plots.show(
 #
 # $$w^\top \hat u = m(w^\top u), \qquad m(c) = c_{\min} + \log(1 + e^{c}),$$
 #
-# above your bound for every $c$. Find the number $t$ with $\hat u = u + t\,w$, and write `constrain(w, u)`. Both have shape `(..., D)`, a vector for each layer, and so has the result. For $w = (2, 0)$ and $u = (0, 5)$, $\hat u = (-0.153, 5)$. It must stay finite for $w^\top u$ between $-1000$ and $1000$.
+# above your bound for every $c$. Find the number $t$ with $\hat u = u + t\,w$, and write `constrain(w, u)`. Both have shape `(..., D)`, a vector for each layer, and so has the result. For $w = (2, 0)$ and $u = (0, 5)$, $\hat u = (-0.153, 5)$. It must stay finite for $w^\top u$ between $-1000$ and $1000$, and let gradients through.
 #
 # <details><summary>"It is right while w has length 1"</summary>
 #
@@ -873,7 +873,7 @@ plots.show(
 # %% [markdown]
 # The first KL is exactly zero: claim and truth are the same numbers. A layer that contracts has $\log\lvert\det J\rvert < 0$. Forget that, or its sign, and $\log q$ comes out too low everywhere: a KL below zero, as where the layer folds. If it stretches, $\log q$ is too high, and the alarm is silent: two of five bugs pass. The mass, taken through the inverse, misses none that has one.
 #
-# Reverse KL has a vice: where $q$ has no mass, nothing complains. Started above one arc, it may never find the other (the pictures). If $q$ covers one of two equal arcs perfectly, $q = 2p$ there, and $\mathrm{KL} = \log 2 = 0.69$, with no slope towards the other arc. Even a share of 60% to 40% costs 0.02 nats only. *Annealing* makes the start matter less: replace $\log\tilde p$ by $\beta\log\tilde p$, with $\beta$ rising from 0.01 to 1 during the first half of the steps. A faint target is a broad one, and $q$ spreads over all of it before it sharpens.
+# Reverse KL has a vice: where $q$ has no mass, nothing complains. Started above one arc, it may never find the other (the pictures). If $q$ covers one of two equal arcs, $q = 2p$ there, and $\mathrm{KL} = \log 2 = 0.69$, with no slope towards the other. Even a share of 60% to 40% costs 0.02 nats only. *Annealing* makes the start matter less: replace $\log\tilde p$ by $\beta\log\tilde p$, with $\beta$ rising from 0.01 to 1 during the first half of the steps. A faint target is a broad one, and $q$ spreads over all of it before it sharpens.
 
 # %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "3a7a602a52f35d3922b3a828ddc03f7f", "grade": false, "grade_id": "fit_energy_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 7: bend a Gaussian

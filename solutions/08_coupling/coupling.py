@@ -150,12 +150,12 @@ for name, (s, t) in conditioners.items():
     print(f"{name:14} largest error after the round trip {(back - x_b).abs().max():.1e}")
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "928414be25ab4d67156eb60d4951ba2a", "grade": false, "grade_id": "affine_coupling_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "d5d599f6d7256959e3b5bfa468979580", "grade": false, "grade_id": "affine_coupling_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 1: there and back
 #
 # difficulty 2 of 5 · importance 5 of 5 · 12 minutes · 3 points
 #
-# All three come back (an error of $10^{-15}$ is rounding): nothing ever asks for the inverse of $s$ or $t$. Write `affine_coupling(x, mask, net, inverse=False)`. With `inverse=False` it returns $z$ for the points `x` of shape `(..., D)`. With `inverse=True` the first argument is $z$, and it returns $x$. It returns the points alone; their log-determinant is the next exercise.
+# All three come back (an error of $10^{-15}$ is rounding): nothing ever asks for the inverse of $s$ or $t$. Write `affine_coupling(x, mask, net, inverse=False)`. With `inverse=False` it returns $z$ for the points `x` of shape `(..., D)`. With `inverse=True` the first argument is $z$, and it returns $x$. It returns the points alone, and lets gradients through; their log-determinant is the next exercise.
 #
 # `conditioner(kept, net)` from the first cell gives the pair `(s, t)`. All three have shape `(..., D)`: `kept` is the point with zeros where it moves, and of `s` and `t` only the entries of the moving dimensions count. The mask is boolean; `x * mask` and `~mask` work, and `torch.where(mask, a, b)` takes `a` where a dimension is kept.
 #
@@ -277,7 +277,7 @@ for name, block in blocks.items():
     print(f"{name + ' disturbed':22} det = {torch.linalg.det(changed):8.4f}")
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "4c19aabef2450c9e408c0df5f9c4828b", "grade": false, "grade_id": "coupling_log_det_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "4665c7b78c584acf288c8eecde9df063", "grade": false, "grade_id": "coupling_log_det_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 2: the price of a coupling
 #
 # difficulty 2 of 5 · importance 5 of 5 · 10 minutes · 4 points
@@ -288,7 +288,7 @@ for name, block in blocks.items():
 #
 # Top: $z_A$ is $x_A$ and knows nothing of $x_B$. Lower right: each $z_{B,i}$ depends on its own $x_{B,i}$ alone, with slope $e^{s_i}$. Lower left: the derivatives of the networks, as wild as they like. $J$ is lower triangular, so its determinant is the product of its diagonal, and never asks for a derivative of the networks: they need neither an inverse *nor* a Jacobian. (In the other convention $J$ is $dx/dz$, and the log-determinant has our sign reversed.)
 #
-# Derive $\log\lvert\det J\rvert$ on paper, then type it as `coupling_log_det(x, mask, s, t)`. It takes $O(D)$; the check refuses `torch.linalg` and all other determinants. The networks have run already: `x`, `s` and `t` have shape `(..., D)`, and the entries of `s` and `t` at kept dimensions are leftovers that mean nothing. The result has shape `(...)`, one number for each point.
+# Derive $\log\lvert\det J\rvert$ on paper, then type it as `coupling_log_det(x, mask, s, t)`. It takes $O(D)$; the check refuses `torch.linalg` and all other determinants. The networks have run already: `x`, `s` and `t` have shape `(..., D)`, and the entries of `s` and `t` at kept dimensions are leftovers that mean nothing. The result has shape `(...)`, one number for each point, and lets gradients through.
 #
 # The public test makes up the derivatives of $s$ and $t$ at random, and takes the determinant of the whole matrix. When you are right, your bars below stand beside the brute force, and the interactive runs *your* two functions.
 #

@@ -156,14 +156,14 @@ plots.show(
 )
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "e63d733a1e22922d07f589ea1af4b5c0", "grade": false, "grade_id": "autoregressive_log_prob_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "35f313c09bfceb9cef1dc405f259ca0f", "grade": false, "grade_id": "autoregressive_log_prob_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 1: the price of a product
 #
 # difficulty 1 of 5 · importance 5 of 5 · 8 minutes · 2 points
 #
 # Which of $\mu_i$ and $s_i$ is in the diagonal above? Derive $\log\lvert\det J\rvert$, then type the log-density of $x$ as `autoregressive_log_prob(x, mu, s)`, in $O(D)$, without building $J$.
 #
-# The functions have run already: `x`, `mu` and `s` all have shape `(..., D)`, and the result has shape `(...)`, one number for each point, also where $s$ is large. You may use `normal_log_density`, which is elementwise.
+# The functions have run already: `x`, `mu` and `s` all have shape `(..., D)`, and the result has shape `(...)`, one number a point, also where $s$ is large, and lets gradients through. You may use `normal_log_density`, which is elementwise.
 #
 # The public test knows $\mu$ and $s$ at one point only. It makes up their derivatives at random, and takes the determinant of the whole matrix. When you are right, the interactive below draws *your* density. Move the slice: each one is a Gaussian, and the whole is none.
 #
@@ -1021,7 +1021,7 @@ print(
 #
 # A second layer does: it models what the first has left over, its $z$. If $x_1$ comes first in every layer, all that ever happens to it is a shift and a scaling by constants, so the model's $p(x_1)$ stays Gaussian. And $x_2$ given $x_1$ meets one affine map after another, all with numbers read off $x_1$: again one affine map (lesson 08). Four layers are one. Let the orders alternate, and no variable is first in all layers.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "b61ae5f7d5398d9797a0ca1187c6994a", "grade": false, "grade_id": "fit_mafs_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "401c5e5d445233297a79db5f9be76ba5", "grade": false, "grade_id": "fit_mafs_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 7: fit the banana
 #
 # difficulty 2 of 5 · importance 5 of 5 · 15 minutes · 3 points
@@ -1030,7 +1030,7 @@ print(
 #
 # As in lesson 08, the recipe is Adam on the mean negative log-likelihood of batches of 256 points, drawn at random from `data` `(N, D)`, with a step size that falls in a straight line from `rate` to zero. What came in must stay as it was. The first cell's `trainable(nets)`, `weights(nets)` and `detached(nets)` do what they did there.
 #
-# The check trains one layer in the right order, then a stack whose first layer has the wrong one. After 300 steps unseen points must be within 0.08 nats of the best possible. The last cell of the lesson takes 1,200 and goes on to 0.02.
+# The check trains one layer in the right order, then a stack whose first layer has the wrong one. After 300 steps unseen points must be within 0.08 nats of the best possible. The last cell takes 1,200 and goes on to 0.02.
 #
 # <details><summary>"The loss falls below the entropy, 3.53 nats"</summary>
 #
