@@ -166,6 +166,8 @@ def run(
                 yield job, *outcome(said)
     finally:
         for worker in busy.values():
+            worker.process.terminate()  # all at once: each takes its time to tidy up
+        for worker in busy.values():
             worker.stop()
         if idle is None:
             for worker in resting:

@@ -873,7 +873,7 @@ plots.show(
 # %% [markdown]
 # The first KL is exactly zero: claim and truth are the same numbers. A layer that contracts has $\log\lvert\det J\rvert < 0$. Forget that, or its sign, and $\log q$ comes out too low everywhere: a KL below zero, as where the layer folds. If it stretches, $\log q$ is too high, and the alarm is silent: two of five bugs pass. The mass, taken through the inverse, misses none that has one.
 #
-# Reverse KL has a vice: where $q$ has no mass, nothing complains. Started above one arc, it may never find the other (the pictures). If $q$ covers one of two equal arcs, $q = 2p$ there, and $\mathrm{KL} = \log 2 = 0.69$, with no slope towards the other. Even a share of 60% to 40% costs 0.02 nats only. *Annealing* makes the start matter less: replace $\log\tilde p$ by $\beta\log\tilde p$, with $\beta$ rising from 0.01 to 1 during the first half of the steps. A faint target is a broad one, and $q$ spreads over all of it before it sharpens.
+# Reverse KL has a vice: where $q$ has no mass, nothing complains. Started above one arc, it may never find the other (the pictures). If $q$ covers one of two equal arcs perfectly, $q = 2p$ there, and $\mathrm{KL} = \log 2 = 0.69$, with no slope towards the other. Even a share of 60% to 40% costs 0.02 nats. *Annealing* makes the start matter less: replace $\log\tilde p$ by $\beta\log\tilde p$, with $\beta$ rising from 0.01 to 1 during the first half of the steps. A faint target is a broad one, and $q$ spreads over all of it before it sharpens.
 
 # %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "3a7a602a52f35d3922b3a828ddc03f7f", "grade": false, "grade_id": "fit_energy_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 7: bend a Gaussian
