@@ -798,6 +798,8 @@ for way in ("large", "small", "diagonal"):
 check.values("planar.sylvester_log_det", cases, brute_force)
 
 # %% hidden="sylvester_log_det" points=2
+import math
+
 import torch
 from autograder import check
 
@@ -809,6 +811,14 @@ def reference(z, Q, R, S, b, way):
     return torch.linalg.slogdet(torch.eye(len(b)).to(z) + slope.unsqueeze(-1) * (S @ gram @ R)).logabsdet
 
 
+def condition(z, Q, R, S, b):
+    """How many times larger errors may become, in either determinant."""
+    slope = 1 - torch.tanh(z @ Q @ S.mT + b).square()
+    small = torch.eye(len(b)) + slope.unsqueeze(-1) * (S @ Q.mT @ Q @ R)
+    large = torch.eye(len(Q)) + (Q @ R * slope.unsqueeze(-2)) @ (S @ Q.mT)
+    return max(torch.linalg.cond(small).max().item(), torch.linalg.cond(large).max().item())
+
+
 rng = check.rng("planar.sylvester_log_det")
 cases = []
 for shape, M, dtype in [
@@ -818,13 +828,16 @@ for shape, M, dtype in [
     ((3, 1), 1, torch.float64),
 ]:
     sizes = [shape, (shape[-1], M), (M, M), (M, M), (M,)]
-    z, skewed, R, S, b = (torch.from_numpy(rng.normal(size=size)) for size in sizes)
-    R, S = R.triu(1) + torch.diag(R.diagonal().abs() + 0.1), S.triu(1) + torch.diag(S.diagonal().abs() + 0.1)
-    for Q in (torch.linalg.qr(skewed).Q, skewed):
-        given = [part.to(dtype) for part in (z, Q, R, S, b)]
-        for way in ("large", "small", "diagonal"):
-            if Q is not skewed or dtype == torch.float64:
-                cases += [(*given, way), (*given[:2], -5 * given[2], *given[3:], way)]  # the latter folds
+    single = dtype == torch.float32
+    worst = math.inf
+    while worst > (30 if single else 1e5):  # near a fold a determinant has no digits
+        z, skewed, R, S, b = (torch.from_numpy(rng.normal(size=size)) for size in sizes)
+        R, S = (P.triu(1) + torch.diag(P.diagonal().abs() + 0.1) for P in (R, S))
+        bases = [torch.linalg.qr(skewed).Q] if single else [torch.linalg.qr(skewed).Q, skewed]
+        given = [(z, Q, scale * R, S, b) for Q in bases for scale in (1, -5)]
+        worst = max(condition(*parts) for parts in given)  # where scale is -5 it folds
+    ways = ("large", "small", "diagonal")
+    cases += [(*(part.to(dtype) for part in parts), way) for parts in given for way in ways]
 check.values("planar.sylvester_log_det", cases, reference)
 
 # %% [markdown]

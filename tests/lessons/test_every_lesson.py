@@ -61,16 +61,44 @@ TRAINED = {
 def test_an_answer_through_which_no_gradient_flows_is_refused_where_training_needs_one(topic):
     pytest.importorskip("torch")
     cells = read_master(COURSE, COURSE.lesson(topic)).cells
-    namespace = {"__name__": "__main__"}
-    for cell in cells:
-        if cell.kind in ("code", "solution") and "show" not in cell.tags:
-            exec(solved(cell.source), namespace)
+    namespace = solved_page(cells)
     for name in TRAINED[topic]:
         (test,) = (cell for cell in cells if (cell.kind, cell.name) == ("test", name))
         source = re.sub(r"^check.without.*$", "", test.source, flags=re.M)  # it reads sources
         exec(source, dict(namespace))
         with pytest.raises(check.NotRight, match="no gradient can flow back"):
             exec(source, namespace | {name: cut_off(namespace[name])})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_hidden_tests_take_the_solution_whatever_inputs_a_student_gets(lesson, monkeypatch):
+    """Those of training exercises aside, whose margins the lessons state."""
+    cells = read_master(COURSE, lesson).cells
+    namespace = solved_page(cells)
+    monkeypatch.setenv(check.HIDDEN, "1")
+    rejected = []
+    for cell in cells:
+        if cell.kind != "hidden" or cell.name.startswith("fit_"):
+            continue
+        test = compile(cell.source, f"<hidden test of {cell.name}>", "exec")
+        for seed in range(25):
+            monkeypatch.setenv(check.SEED, f"seed {seed}")
+            check.forget()
+            try:
+                exec(test, dict(namespace))
+            except check.Outcome as outcome:
+                rejected.append((seed, outcome.message))
+    assert rejected == []
+
+
+def solved_page(cells):
+    """The names that a lesson's cells define, the answers among them."""
+    namespace = {"__name__": "__main__"}
+    for cell in cells:
+        if cell.kind in ("code", "solution") and "show" not in cell.tags:
+            exec(solved(cell.source), namespace)
+    return namespace
 
 
 def cut_off(function):
