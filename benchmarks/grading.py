@@ -244,8 +244,8 @@ def main(rounds: int = 3, seconds: float = 8.0) -> None:
                 )
         for topic in PILES:
             rows = result["lessons"][topic]
-            jobs = max(8, round(seconds / rows["right"]["isolated_seconds"]))
-            row = result["a_second"][topic] = pile(course, course.lesson(topic), isolated, jobs, folder)
+            each = max(4, round(seconds / rows["right"]["isolated_seconds"] / 2))  # of two workers
+            row = result["a_second"][topic] = pile(course, course.lesson(topic), isolated, 2 * each, folder)
             row["holds"] = holds(row, rows.values())
             print(
                 f"{topic:20} a second: {row['one_worker']:g} by one worker, {row['two_workers']:g} by two"
