@@ -1052,9 +1052,9 @@ check.values("coupling.inspect_stack", cases, verdict)
 # %% [markdown] exercise="fit_stack" title="two moons" difficulty=4 importance=5 minutes=25
 # Now train. A stack is data too: a list of pairs `(mask, net)`, as `new_stack` makes it, with standard normal noise behind it. Write `fit_stack(stack, data, steps, rate)`: it returns a trained stack of the same form.
 #
-# Use Adam on the mean negative log-likelihood of batches of 256 points, drawn at random from `data` `(N, D)`. Let the step size fall in a straight line from `rate` to zero: a constant one keeps jumping about the optimum. (That costs little in 300 steps, and the check lets it pass; in 2,500 you see it.) The stack that came in must stay as it was. Three helpers from the first cell: `trainable(stack)` copies it, with weights that ask for gradients; `weights(stack)` lists them for the optimizer; `detached(stack)` is what to return, though the check takes weights that still ask for gradients.
+# Use Adam on the mean negative log-likelihood of batches of 256 points, drawn at random from `data` `(N, D)`. Let the step size fall in a straight line from `rate` to zero: a constant one keeps jumping about the optimum. (That costs little in 300 steps, and the check nearly always lets it pass; in 2,500 you see it.) The stack that came in must stay as it was. Three helpers from the first cell: `trainable(stack)` copies it, with weights that ask for gradients; `weights(stack)` lists them for the optimizer; `detached(stack)` is what to return, though the check takes weights that still ask for gradients.
 #
-# The check takes 300 steps and wants unseen points within 0.2 nats of the best possible, the entropy of the moons. The last cell of the lesson takes 2,500 and goes on to 0.03.
+# The check takes 300 steps and wants unseen points within 0.13 nats of the best possible, the entropy of the moons. The last cell of the lesson takes 2,500 and goes on to 0.03.
 #
 # <details><summary>"The loss falls without end"</summary>
 #
@@ -1147,9 +1147,9 @@ def judge(returned, stack, data, steps, rate):
     unseen = moons.sample(4000, seed=7)
     with torch.no_grad():
         gap = (moons.log_prob(unseen) - as_flow(returned).log_prob(unseen)).mean().item()
-    if not gap <= 0.2:
+    if not gap <= 0.13:
         return (
-            f"Unseen points are {gap:.2g} nats less likely than they could be, and 0.2 would do. Does the loss fall? "
+            f"Unseen points are {gap:.2g} nats less likely than they could be, and 0.13 would do. Does the loss fall? "
             "Does every batch bring other points? Do you add s only where dimensions move?"
         )
 
@@ -1188,7 +1188,7 @@ def judge_other_moons(returned, stack, data, steps, rate):
     unseen = moons.sample(4000, seed=8)
     with torch.no_grad():
         gap = (moons.log_prob(unseen) - log_prob(unseen @ R.mT + centre, returned)).mean().item()
-    if not gap <= 0.2:
+    if not gap <= 0.15:
         return (
             f"On moons turned by an angle, unseen points are {gap:.2g} nats less likely than they could be."
         )

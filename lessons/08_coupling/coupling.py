@@ -910,16 +910,16 @@ check.values("coupling.inspect_stack", cases, verdict, use=ask)
 # %% nbgrader={"cell_type": "code", "checksum": "8a8b1402a7fa86d5253b65d1e1f8e7a0", "grade": true, "grade_id": "inspect_stack_hidden", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 # Hidden tests run here when your work is graded: 2 points.
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "07e7d7838e66c5142f5366519bd570a3", "grade": false, "grade_id": "fit_stack_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "1e7f7d06068006bc3b6c610266cc19d2", "grade": false, "grade_id": "fit_stack_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 6: two moons
 #
 # difficulty 4 of 5 · importance 5 of 5 · 25 minutes · 3 points
 #
 # Now train. A stack is data too: a list of pairs `(mask, net)`, as `new_stack` makes it, with standard normal noise behind it. Write `fit_stack(stack, data, steps, rate)`: it returns a trained stack of the same form.
 #
-# Use Adam on the mean negative log-likelihood of batches of 256 points, drawn at random from `data` `(N, D)`. Let the step size fall in a straight line from `rate` to zero: a constant one keeps jumping about the optimum. (That costs little in 300 steps, and the check lets it pass; in 2,500 you see it.) The stack that came in must stay as it was. Three helpers from the first cell: `trainable(stack)` copies it, with weights that ask for gradients; `weights(stack)` lists them for the optimizer; `detached(stack)` is what to return, though the check takes weights that still ask for gradients.
+# Use Adam on the mean negative log-likelihood of batches of 256 points, drawn at random from `data` `(N, D)`. Let the step size fall in a straight line from `rate` to zero: a constant one keeps jumping about the optimum. (That costs little in 300 steps, and the check nearly always lets it pass; in 2,500 you see it.) The stack that came in must stay as it was. Three helpers from the first cell: `trainable(stack)` copies it, with weights that ask for gradients; `weights(stack)` lists them for the optimizer; `detached(stack)` is what to return, though the check takes weights that still ask for gradients.
 #
-# The check takes 300 steps and wants unseen points within 0.2 nats of the best possible, the entropy of the moons. The last cell of the lesson takes 2,500 and goes on to 0.03.
+# The check takes 300 steps and wants unseen points within 0.13 nats of the best possible, the entropy of the moons. The last cell of the lesson takes 2,500 and goes on to 0.03.
 #
 # <details><summary>"The loss falls without end"</summary>
 #
@@ -949,7 +949,7 @@ def fit_stack(stack, data, steps, rate):
     raise NotImplementedError()
 
 
-# %% nbgrader={"cell_type": "code", "checksum": "7ed445a06f3d63f84d08237c2d2a6f50", "grade": true, "grade_id": "fit_stack_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"cell_type": "code", "checksum": "c800ffc8ca2d1ee49b78ba7834db4a1d", "grade": true, "grade_id": "fit_stack_test", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 # Run this cell to check fit_stack: 1 point.
 from functools import partial
 
@@ -995,9 +995,9 @@ def judge(returned, stack, data, steps, rate):
     unseen = moons.sample(4000, seed=7)
     with torch.no_grad():
         gap = (moons.log_prob(unseen) - as_flow(returned).log_prob(unseen)).mean().item()
-    if not gap <= 0.2:
+    if not gap <= 0.13:
         return (
-            f"Unseen points are {gap:.2g} nats less likely than they could be, and 0.2 would do. Does the loss fall? "
+            f"Unseen points are {gap:.2g} nats less likely than they could be, and 0.13 would do. Does the loss fall? "
             "Does every batch bring other points? Do you add s only where dimensions move?"
         )
 
