@@ -256,9 +256,8 @@ def _summary(lesson, graded):
 
 
 def _comment(name, text, checks):
-    place = (
-        name if any(check["name"] == name for check in checks) else f"comment-{name}"
-    )  # as the template has
+    is_check = any(check["name"] == name for check in checks)
+    place = name if is_check else f"comment-{name}"  # as the template has it
     return f"- [`{name}`](#{place}): {_md(text)}"
 
 
