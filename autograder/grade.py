@@ -115,7 +115,7 @@ def grade(
 
 def _answers(course, todo, engine, timeout, count, scheduler):
     if scheduler is None:
-        count = min(count or os.cpu_count() or 1, max(1, len(todo)))
+        count = min(count or len(workers.cores()), max(1, len(todo)))
         return workers.run(todo, engine, (str(course.source), timeout), count)
     from autograder import dask
 

@@ -138,17 +138,10 @@ class Student:
 
     def serve(self):
         """Says that it is there, and answers until the examiner is gone."""
-        self._rehearse()
         with contextlib.suppress(wire.WireError):
             wire.send(self.pipe, wire.pack({}))
             while True:
                 self._answer(self._take())
-
-    def _rehearse(self):
-        """Uses once what every submission will: a fork copies memory where it is first used."""
-        self.notebook.run("def rehearsal(x):\n    return 2 * x", "rehearsal")
-        function = self.notebook.namespace.pop("rehearsal")
-        self._packed(self.op_calls(function, wire.pack([((np.ones(3),), {})]), draws.snapshot()))
 
     def _take(self):
         return wire.unpack(wire.receive(self.pipe), self._known)

@@ -5,6 +5,7 @@
     plots.show(fig, alt="The density has one peak, at 2.")
 
 JupyterLab ignores alternative text in the metadata of an output, so `show` writes the image as HTML.
+matplotlib loads with the first figure: a submission that is graded imports this, and draws nothing.
 """
 
 import base64
@@ -14,19 +15,16 @@ from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 from cycler import cycler
-from IPython.display import display
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from flowkit.lab.colours import BLACK, BLUE, CYCLE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 
-if TYPE_CHECKING:  # figures may be drawn without torch
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
     from torch import Tensor
 
 __all__ = [
@@ -53,12 +51,15 @@ _STYLE: dict[Any, Any] = {
 
 def figure(
     rows: int = 1, columns: int = 1, width: float | None = None, height: float | None = None, **subplots: Any
-) -> tuple[Figure, Any]:
+) -> "tuple[Figure, Any]":
     """A figure and its axes, as plt.subplots gives them: one Axes, or an array (rows, columns) squeezed.
 
     width, height: of the whole, in inches; by default the width of the page and a pleasant ratio.
     Other keywords (sharex, squeeze, subplot_kw, ...) go to Figure.subplots.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     width = width or min(9.0, (0, 6.0, 8.0)[columns] if columns < 3 else 9.0)
     height = height or rows * (3.4 if columns < 3 else 2.8)
     with matplotlib.rc_context(_STYLE):
@@ -66,11 +67,13 @@ def figure(
         return fig, fig.subplots(rows, columns, **subplots)
 
 
-def html(fig: Figure, alt: str, caption: str = "", dpi: int = 192) -> str:
+def html(fig: "Figure", alt: str, caption: str = "", dpi: int = 192) -> str:
     """The figure as HTML, its PNG inside (by default two pixels for each of the page's); closes the figure.
 
     The caption is for the eye alone, since whoever does not see the image hears the alt.
     """
+    import matplotlib
+
     if not isinstance(alt, str) or not alt.strip():
         raise ValueError("alt must say in words what the figure shows, for readers who do not see it")
     alt = " ".join(alt.split())
@@ -89,14 +92,16 @@ def html(fig: Figure, alt: str, caption: str = "", dpi: int = 192) -> str:
     )
 
 
-def show(fig: Figure, alt: str) -> None:
+def show(fig: "Figure", alt: str) -> None:
     """Displays the figure with its alternative text, and closes it. An empty alt raises ValueError."""
+    from IPython.display import display
+
     display({"text/html": html(fig, alt), "text/plain": " ".join(alt.split())}, raw=True)
 
 
 def density(
-    ax: Axes, log_prob: Callable, extent: Extent = (-4, 4, -4, 4), n: int = 200, **image: Any
-) -> AxesImage:
+    ax: "Axes", log_prob: Callable, extent: Extent = (-4, 4, -4, 4), n: int = 200, **image: Any
+) -> "AxesImage":
     """The density exp(log_prob) of two variables as an image, on an n x n grid of cell centres.
 
     log_prob: points (N, 2) -> (N,), in NumPy or in torch. Returns the image, for a colour bar.
@@ -110,11 +115,13 @@ def density(
     return ax.imshow(p, extent=extent, origin="lower", **{"cmap": MAP, **image})
 
 
-def matrix(ax: Axes, A: "ArrayLike | Tensor", hatched_zeros: bool = True, digits: int = 2) -> AxesImage:
+def matrix(ax: "Axes", A: "ArrayLike | Tensor", hatched_zeros: bool = True, digits: int = 2) -> "AxesImage":
     """A matrix as a heat map, violet for positive and brown for negative, with its numbers when it is small.
 
     hatched_zeros: exact zeros are hatched, since a small number has nearly their colour. Returns the image.
     """
+    from matplotlib.patches import Rectangle
+
     A = _array(A)
     if A.ndim != 2:
         raise ValueError(f"a matrix has two dimensions, and this has shape {A.shape}")
@@ -133,7 +140,7 @@ def matrix(ax: Axes, A: "ArrayLike | Tensor", hatched_zeros: bool = True, digits
     return image
 
 
-def grid(ax: Axes, f: Callable, extent: Extent = (-3, 3, -3, 3), n: int = 21, **line: Any) -> None:
+def grid(ax: "Axes", f: Callable, extent: Extent = (-3, 3, -3, 3), n: int = 21, **line: Any) -> None:
     """The image of n x n grid lines under a map of the plane, f: (N, 2) -> (N, 2), in NumPy or in torch."""
     x0, x1, y0, y1 = extent
     s = np.linspace(0, 1, 100)
@@ -145,7 +152,7 @@ def grid(ax: Axes, f: Callable, extent: Extent = (-3, 3, -3, 3), n: int = 21, **
     ax.set_aspect("equal")
 
 
-def learning_curve(ax: Axes, history: "ArrayLike | Tensor | dict[str, Any]", ylabel: str = "loss") -> None:
+def learning_curve(ax: "Axes", history: "ArrayLike | Tensor | dict[str, Any]", ylabel: str = "loss") -> None:
     """Losses against steps: a sequence of numbers, or a dict from a label to one."""
     curves = history if isinstance(history, dict) else {"": history}
     for label, losses in curves.items():
