@@ -17,6 +17,25 @@ _SET_NO_NEW_PRIVILEGES, _SET_DUMPABLE, _DROP_FROM_BOUNDING_SET = 38, 4, 24
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 
+def _function(name, *arguments):
+    """Of the C library: found, with its types, before a child needs it, which would pay for each page."""
+    function = getattr(_libc, name)
+    function.argtypes = arguments
+    return function
+
+
+_WORD, _TEXT, _ADDRESS = ctypes.c_ulong, ctypes.c_char_p, ctypes.c_void_p
+_prctl = _function("prctl", ctypes.c_int, _WORD, _WORD, _WORD, _WORD)
+_unshare = _function("unshare", ctypes.c_int)
+_mount = _function("mount", _TEXT, _TEXT, _TEXT, _WORD, _TEXT)
+_capset = _function("capset", _ADDRESS, _ADDRESS)
+_syscall = _function("syscall", ctypes.c_long, _WORD, _WORD, _WORD, _WORD, _WORD)
+_after_fork_in_child = ctypes.pythonapi.PyOS_AfterFork_Child
+_CAPABILITIES_OF_ONESELF = (ctypes.c_uint32 * 2)(0x20080522, 0)
+_NONE = (ctypes.c_uint32 * 6)()
+_ZEROS = (0, 0, 0, 0)
+
+
 def _check(result: int) -> int:
     if result < 0:
         number = ctypes.get_errno()
@@ -26,8 +45,7 @@ def _check(result: int) -> int:
 
 def prctl(option: int, *arguments: int) -> int:
     """prctl(2), with zeros for the arguments that are not given. Raises OSError."""
-    padded = [*arguments, 0, 0, 0, 0][:4]
-    return _check(_libc.prctl(option, *map(ctypes.c_ulong, padded)))
+    return _check(_prctl(option, *arguments, *_ZEROS[len(arguments) :]))
 
 
 def no_new_privileges() -> None:
@@ -46,29 +64,24 @@ def end_with_parent() -> None:
 
 def fork_into(namespaces: int) -> int:
     """As os.fork, with a child in new namespaces of its own. One thread only. Raises OSError."""
-    flags = ctypes.c_ulong(namespaces | signal.SIGCHLD)
-    zero = ctypes.c_ulong(0)
-    child = _check(_libc.syscall(ctypes.c_long(_CLONE[platform.machine()]), flags, zero, zero, zero, zero))
+    child = _check(_syscall(_CLONE[platform.machine()], namespaces | signal.SIGCHLD, *_ZEROS))
     if child == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
+        _after_fork_in_child()
     return child
 
 
 def unshare(namespaces: int) -> None:
-    _check(_libc.unshare(namespaces))
+    _check(_unshare(namespaces))
 
 
 def mount(source: str, target: str, kind: str | None, flags: int = 0, data: str = "") -> None:
     """mount(2). Raises OSError."""
-    kind = kind and kind.encode()
-    _check(_libc.mount(source.encode(), target.encode(), kind, ctypes.c_ulong(flags), data.encode()))
+    _check(_mount(source.encode(), target.encode(), kind and kind.encode(), flags, data.encode()))
 
 
 def drop_capabilities() -> None:
     """Gives up all rights beyond those of the user that one is. Raises OSError."""
-    zero = ctypes.c_ulong(0)
     for capability in range(64):
-        if _libc.prctl(_DROP_FROM_BOUNDING_SET, ctypes.c_ulong(capability), zero, zero, zero) < 0:
+        if _prctl(_DROP_FROM_BOUNDING_SET, capability, 0, 0, 0) < 0:
             break  # beyond the last that this kernel has, or there was none to drop
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    _check(_libc.capset(header, (ctypes.c_uint32 * 6)()))
+    _check(_capset(_CAPABILITIES_OF_ONESELF, _NONE))

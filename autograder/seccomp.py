@@ -118,7 +118,7 @@ def _only_if(number, condition):
 
 
 class _Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.c_void_p)]
+    _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.c_char_p)]
 
 
 def restrict(threads: bool) -> None:
@@ -126,7 +126,6 @@ def restrict(threads: bool) -> None:
     kernel has no seccomp.
     """
     steps = program(platform.machine(), os.getpid(), threads)
-    buffer = ctypes.create_string_buffer(steps)
-    filter_ = _Program(len(steps) // 8, ctypes.addressof(buffer))
+    filter_ = _Program(len(steps) // 8, steps)
     linux.no_new_privileges()
     linux.prctl(SET_SECCOMP, FILTER, ctypes.addressof(filter_))

@@ -81,6 +81,28 @@ for root in ("/", "/course", "/work", "/root", "/home", "/tmp", "/usr", *os.envi
 
 
 @ALL
+def test_an_answer_may_draw(tier):
+    source = """
+import matplotlib.pyplot as plt
+from flowkit.lab import plots
+from flowkit.lab.widgets import play, slider
+
+plt.plot([1, 2])
+plt.show()
+fig, ax = plots.figure()
+assert plots.html(fig, alt="axes")
+
+def draw(scene, a):
+    scene.axes(x=(0, 1), y=(0, 1))
+    return "Axes."
+
+assert play(draw, a=slider(0, 1, 0)).render().summary == "Axes."
+print("drawn")
+"""
+    assert outcome(tier, source) == "drawn\n"
+
+
+@ALL
 def test_nothing_stays_for_the_next(tier):
     leave = (
         "import builtins, sys; builtins.left = sys.left = 1; open('left.txt', 'w').write('x'); print('wrote')"

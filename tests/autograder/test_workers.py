@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from classes import LESSON, built_course, hand_in, without_slow_imports
@@ -95,6 +96,35 @@ def test_leaving_early_ends_the_processes(course, monkeypatch):
     running.close()
     assert len(made) == 2
     assert all(worker.process.returncode is not None for worker in made)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processes choose no cores here")
+@pytest.mark.parametrize(
+    ("cores", "count", "kept"), [(2, 2, [1, 1]), (2, 3, [1, 2]), (1, 1, [1]), (2, 1, None)]
+)
+def test_as_many_workers_as_cores_keep_to_a_core_each(course, monkeypatch, cores, count, kept):
+    machine = sorted(os.sched_getaffinity(0))
+    if len(machine) < cores:
+        pytest.skip("too few cores")
+    monkeypatch.setattr(workers, "cores", lambda: machine[:cores])
+    monkeypatch.setenv(PAUSE, "0.2")
+    idle, jobs = [], [job(course, f"student{n}") for n in range(count)]
+    assert len(list(workers.run(jobs, QuickEngine, arguments(course), count, idle))) == count
+    places = [os.sched_getaffinity(worker.process.pid) for worker in idle]
+    for worker in idle:
+        worker.dismiss()
+    assert len(places) == count
+    if kept is None:
+        assert places == [set(machine)]
+    else:
+        assert sorted(places.count({core}) for core in machine[:cores]) == kept
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes choose no cores here")
+def test_whoever_replaces_a_worker_takes_its_core(monkeypatch):
+    monkeypatch.setattr(workers, "cores", lambda: [4, 6])
+    assert workers._core(2, [SimpleNamespace(core=4)]) == 6
+    assert workers._core(2, [SimpleNamespace(core=6)]) == 4
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers through Linux's /proc")

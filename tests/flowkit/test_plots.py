@@ -71,7 +71,7 @@ def test_lines_of_a_figure_differ_in_dash_too():
 
 def test_show_writes_an_image_with_its_alternative_text_and_closes_the_figure(monkeypatch):
     shown = []
-    monkeypatch.setattr(plots, "display", lambda data, raw: shown.append(data))
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
     fig, ax = plt.subplots()
     ax.plot([0, 1])
     plots.show(fig, alt='A line "rises"\n  from 0 to 1.')
