@@ -115,7 +115,9 @@ def grade(
 
 def _answers(course, todo, engine, timeout, count, scheduler):
     if scheduler is None:
-        count = min(count or len(workers.cores()), max(1, len(todo)))
+        from joblib import cpu_count  # a container may have fewer than the machine
+
+        count = min(count or cpu_count(), max(1, len(todo)))
         return workers.run(todo, engine, (str(course.source), timeout), count)
     from autograder import dask
 

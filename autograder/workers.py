@@ -175,20 +175,13 @@ def run(
                 worker.dismiss()
 
 
-def cores() -> list[int]:
-    """The cores that this process may run on; where the system does not say which, all by their number."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def _core(count, others):
     """The core for one more of `count` workers: one that the fewest others keep to. None where it is free."""
-    all_cores = cores()
-    if count < len(all_cores) or not hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if not 0 < len(cores) <= count:
         return None
     taken = [worker.core for worker in others]
-    return min(all_cores, key=taken.count)
+    return min(cores, key=taken.count)
 
 
 KILLED = "The process that graded it was killed, twice. Is there enough memory?"

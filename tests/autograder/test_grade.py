@@ -243,6 +243,16 @@ def in_this_process(jobs, engine, arguments, count):
         yield job, *workers.examine(engine(*arguments), job), ""
 
 
+def test_as_many_workers_as_a_container_may_use_cores(course, monkeypatch):
+    for number in range(5):
+        hand_in(course, f"student{number}")
+    counts = []
+    monkeypatch.setattr(workers, "run", lambda *words: counts.append(words[-1]) or in_this_process(*words))
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
+    assert len(grade(course, engine=QuickEngine).results) == 5
+    assert counts == [3]
+
+
 def test_progress_says_what_is_done_of_how_many(course):
     for student in ("ann", "bob", "cat"):
         hand_in(course, student)
