@@ -5,6 +5,7 @@ Both say of every check what came of it, why, and the points; what was mended, a
 Neither holds the source or the inputs of a hidden test, nor a traceback through test code.
 """
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from html import escape
 from pathlib import Path
 
 import nbformat
+from joblib import Parallel, cpu_count, delayed
 from nbconvert.exporters import HTMLExporter
 from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
 from nbformat.v4 import new_markdown_cell, new_output
@@ -29,6 +31,7 @@ from autograder.gradebook import open_gradebook
 from autograder.page import HEADS, without_head, write
 from autograder.stock import is_hidden
 
+FEW = 8  # pages that one process has written before another has started
 TELLING = 16  # characters, without white space, from which a line of a hidden test is looked for in outputs
 _STYLE = (
     "<style>div.panel-heading a, div.nbgrader_cell div.panel-heading a { color: inherit }"
@@ -59,16 +62,17 @@ def feedback(
     ]
     if not results:
         raise nothing_graded(topics, "there is no feedback to give")
-    exporter = _exporter(course)
+    side_by_side = Parallel(min(cpu_count(), 1 + len(results) // FEW), return_as="generator")
     folders = []
     say(0, len(results), "")
-    for done, (lesson, result) in enumerate(results, 1):
-        folders.append(_give(course, lesson, result, exporter))
-        say(done, len(results), f"{result.student} {lesson.name}")
+    for folder in side_by_side(delayed(_give)(course, lesson, result) for lesson, result in results):
+        lesson, result = results[len(folders)]
+        folders.append(folder)
+        say(len(folders), len(results), f"{result.student} {lesson.name}")
     return folders
 
 
-def _give(course, lesson, result, exporter):
+def _give(course, lesson, result):
     graded = _graded(course, lesson, result)
     if graded is None:
         raise CourseError(
@@ -88,16 +92,17 @@ def _give(course, lesson, result, exporter):
             "db_url": course.gradebook,
         },
     }
-    page, _ = exporter.from_notebook_node(notebook, resources=resources)
+    page, _ = _exporter(course.folder).from_notebook_node(notebook, resources=resources)
     folder = course.feedback / result.student / lesson.name
     write(folder / f"{lesson.topic}.html", readable(page))
     write(folder / "feedback.json", json.dumps(graded, ensure_ascii=False, indent=1) + "\n")
     return folder
 
 
-def _exporter(course):
+@functools.cache
+def _exporter(folder):
     """nbgrader's feedback template. HTML is cleaned: a page of feedback runs no script of a student's."""
-    config = GenerateFeedback(coursedir=CourseDirectory(root=str(course.folder))).config
+    config = GenerateFeedback(coursedir=CourseDirectory(root=str(folder))).config
     exporter = HTMLExporter(config=config, sanitize_html=True)
     for step in (GetGrades, CSSHTMLHeaderPreprocessor):
         exporter.register_preprocessor(step, enabled=True)

@@ -13,6 +13,7 @@ from nbgrader.api import Gradebook
 from outcomes import Page
 
 from autograder.build import HIDDEN, build
+from autograder.course import CourseError
 from autograder.engine import BY_HAND, RIGHT, WRONG, Check, Result
 from autograder.feedback import AGAIN, _check, conceal, feedback, readable
 from autograder.grade import grade
@@ -123,6 +124,25 @@ def test_what_is_said_of_an_answer_that_a_person_reads(again, by_hand, score, sa
     assert shown["score"] == score
     assert shown["message"].startswith(said)
     assert bool(shown["message"]) == bool(said)
+
+
+def test_pages_written_side_by_side_are_those_written_one_after_the_other(course, monkeypatch):
+    students, said = ["copied", "lost", "script", "thief"], []
+    before = {student: (page(course, student), data(course, student)) for student in students}
+    monkeypatch.setattr("autograder.feedback.FEW", 1)
+    monkeypatch.setattr("autograder.feedback.cpu_count", lambda: 2)
+    folders = feedback(course, say=lambda *words: said.append(words))
+    assert [folder.parent.name for folder in folders] == students
+    assert said == [(0, 4, ""), *((n, 4, f"{s} {LESSON}") for n, s in enumerate(students, 1))]
+    assert {student: (page(course, student), data(course, student)) for student in students} == before
+
+
+def test_what_goes_wrong_in_another_process_is_told(course, monkeypatch, tmp_path):
+    monkeypatch.setattr("autograder.feedback.FEW", 1)
+    monkeypatch.setattr("autograder.feedback.cpu_count", lambda: 2)
+    monkeypatch.setattr(course, "gradebook", f"sqlite:///{tmp_path / 'another.db'}")
+    with pytest.raises(CourseError, match="gradebook knows nothing of"):
+        feedback(course)
 
 
 @pytest.mark.slow
