@@ -141,6 +141,7 @@ def test_what_goes_wrong_in_another_process_is_told(course, monkeypatch, tmp_pat
     monkeypatch.setattr("autograder.feedback.FEW", 1)
     monkeypatch.setattr("autograder.feedback.cpu_count", lambda: 2)
     monkeypatch.setattr(course, "gradebook", f"sqlite:///{tmp_path / 'another.db'}")
+    Gradebook(course.gradebook).close()  # there it is, and empty
     with pytest.raises(CourseError, match="gradebook knows nothing of"):
         feedback(course)
 
