@@ -18,9 +18,13 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 
 
 def _function(name, *arguments):
-    """Of the C library: found, with its types, before a child needs it, which would pay for each page."""
-    function = getattr(_libc, name)
-    function.argtypes = arguments
+    """Of the C library: found, with its types, before a child needs it, which would pay for each page.
+
+    None on another system than Linux, which has not all of them.
+    """
+    function = getattr(_libc, name, None)
+    if function is not None:
+        function.argtypes = arguments
     return function
 
 
