@@ -387,3 +387,7 @@ def test_system_calls_that_fail_say_so():
     with pytest.raises(OSError, match="Invalid argument"):
         linux.prctl(999_999)
     assert confine.memory_taken() > 2**20
+
+
+def test_what_another_system_lacks_is_missed_when_it_is_called_and_not_before():
+    assert linux._function("no_such_function") is None
