@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rooms import require, run, submission, zygote
 
-from autograder import confine, landlock, linux, remote, sandbox, seccomp
+from autograder import confine, landlock, linux, remote, sandbox, seccomp, wire
 
 TIERS = pytest.mark.parametrize("tier", [3, 2])
 ALL = pytest.mark.parametrize("tier", [3, 2, 0])
@@ -183,6 +183,7 @@ def test_the_next_process_gets_ready_while_one_is_at_work(tier):
 def test_a_sandbox_that_has_ended_is_said():
     with zygote(0) as of:
         started = of.start()
+        wire.receive(started.pipe)  # it is there, and has closed what it had of its zygote's
         of.process.kill()
         of.process.wait()
         with pytest.raises(sandbox.SandboxError, match="has ended"):
