@@ -9,6 +9,7 @@ import functools
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from html import escape
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def feedback(
     """Writes the feedback of all that is graded in the lessons `topics` (all when none), and gives the
     folders.
 
-    Grades are the gradebook's, so those given by hand count. Raises CourseError when nothing is graded.
+    Grades are the gradebook's, so those given by hand count. Raises CourseError when nothing is graded, and
+    when a process that writes pages is killed.
     """
     results = [
         (lesson, result)
@@ -65,10 +67,15 @@ def feedback(
     side_by_side = Parallel(min(cpu_count(), 1 + len(results) // FEW), return_as="generator")
     folders = []
     say(0, len(results), "")
-    for folder in side_by_side(delayed(_give)(course, lesson, result) for lesson, result in results):
-        lesson, result = results[len(folders)]
-        folders.append(folder)
-        say(len(folders), len(results), f"{result.student} {lesson.name}")
+    try:
+        for folder in side_by_side(delayed(_give)(course, lesson, result) for lesson, result in results):
+            lesson, result = results[len(folders)]
+            folders.append(folder)
+            say(len(folders), len(results), f"{result.student} {lesson.name}")
+    except BrokenProcessPool:
+        raise CourseError(
+            "A process that writes feedback was killed. Is there enough memory? Run the same command again."
+        ) from None
     return folders
 
 

@@ -2,7 +2,9 @@
 
 import html
 import json
+import os
 import re
+import signal
 from types import SimpleNamespace
 
 import nbformat
@@ -143,6 +145,18 @@ def test_what_goes_wrong_in_another_process_is_told(course, monkeypatch, tmp_pat
     monkeypatch.setattr(course, "gradebook", f"sqlite:///{tmp_path / 'another.db'}")
     Gradebook(course.gradebook).close()  # there it is, and empty
     with pytest.raises(CourseError, match="gradebook knows nothing of"):
+        feedback(course)
+
+
+def killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_told(course, monkeypatch):
+    monkeypatch.setattr("autograder.feedback.FEW", 1)
+    monkeypatch.setattr("autograder.feedback.cpu_count", lambda: 2)
+    monkeypatch.setattr("autograder.feedback._give", killed)
+    with pytest.raises(CourseError, match="was killed"):
         feedback(course)
 
 
