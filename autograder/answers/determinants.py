@@ -1159,9 +1159,8 @@ def by_splitting_off_the_first_block(J, sizes):
 
 @wrong(
     "block_slogdet",
-    "You multiply the determinants of the blocks and take the logarithm at the end: in 200 dimensions the "
-    "product is no "
-    "longer a float, or is zero. Which operation on logarithms replaces the product?",
+    "You multiply the determinants of the blocks and take the logarithm at the end: of many small or large "
+    "ones the product is zero, or no longer a float. Which operation on logarithms replaces the product?",
 )
 def logarithm_at_the_end(J, sizes):
     det, start = np.ones(J.shape[:-2]), 0
