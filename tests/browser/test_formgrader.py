@@ -68,10 +68,8 @@ def test_formgrader_lists_the_class_and_takes_points_by_hand(graded, page, artef
     follow("Manual Grading", LESSON, TOPIC, "Submission #1")
     expect(form.locator("input.score")).to_have_count(GRADED_CELLS, timeout=PATIENCE)
     expect(form.get_by_text("triangle_area passes").first).to_be_visible()
-    shown = form.locator(
-        "input.score[placeholder]"
-    )  # what was graded by machine: before, nobody listens to them
-    expect(shown.first).to_be_visible(timeout=PATIENCE)
+    # The page listens to its fields once it shows what was graded by machine.
+    expect(form.locator("input.score[placeholder]").first).to_be_visible(timeout=PATIENCE)
     with page.expect_response(lambda answer: "/api/grade/" in answer.url and answer.request.method == "PUT"):
         form.locator(f"input.score#{WRITTEN}").fill("2")
         page.keyboard.press("Tab")
