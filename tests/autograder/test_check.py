@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from autograder import check
+from autograder import check, compare
 from autograder.compare import same_arrays
 
 TEST = """
@@ -397,3 +397,18 @@ def test_inputs_expanded_from_one_number_are_compared_bit_by_bit():
     expanded = np.broadcast_to(3.0, (50, 1))
     assert same_arrays(expanded, expanded.copy())
     assert not same_arrays(expanded, expanded + 1)
+
+
+ODD = np.array([np.nan, np.inf, -np.inf, 0, -0.0, 1, 1 + 1e-7, 1e4, 1e300, -1e300, 1e-300, 1e-9])
+
+
+@pytest.mark.parametrize("within", [(1e-6, 1e-8), (0.0, 0.0), (1e-2, 1.0)])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "complex128", "int64", "bool"])
+def test_numbers_agree_where_numpy_says_so(dtype, within):
+    with np.errstate(all="ignore"):
+        odd = (ODD[3:8] if dtype in ("int64", "bool") else ODD).astype(dtype)
+        one, other = (each.ravel() for each in np.meshgrid(odd, odd))
+        expected = np.isclose(*(a * 1.0 if dtype == "bool" else a for a in (one, other)), *within, True)
+    assert np.array_equal(compare.close(one, other, within), expected)
+    assert [bool(compare.close(a, b, within)) for a, b in zip(one, other, strict=True)] == expected.tolist()
+    assert expected.any()
