@@ -133,8 +133,8 @@ class Student:
         self.given = {}  # id of an object that came from the examiner -> the object, its name there
         self.kept = {}  # place -> what the names meant there
         self.states = None  # the random states that the examiner sent last
-        self.begun = None  # their fingerprint
-        self.drawn = None  # the fingerprint of the states as they are
+        self.begun = None  # the states when those were put in place: a library may be loaded here alone
+        self.drawn = None  # the states as they are
 
     def serve(self):
         """Says that it is there, and answers until the examiner is gone."""
@@ -207,7 +207,7 @@ class Student:
             given = {**dict(enumerate(args)), **kwargs}
             before = {place: contents(value) for place, value in given.items()}
             answer = self._try_and_note(target, args, kwargs)
-            self.drawn = draws.fingerprint()
+            self.drawn = draws.snapshot()
             size += sum(map(len, contents(answer.get("value"))))
             if answers and size > MOST_AHEAD:
                 break
@@ -225,7 +225,7 @@ class Student:
         self._set_draws(states)
         with _traced(trace) as peak:
             answer = self._try_and_note(target, args, kwargs)
-        now = draws.fingerprint()
+        now = draws.snapshot()
         answer["drew"], self.drawn = now != self.drawn, now
         answer["peak"] = peak()
         answer["changed"] = self._changed(args, kwargs, blob)
@@ -261,10 +261,10 @@ class Student:
         return answer
 
     def _set_draws(self, states):
-        if type(states) is dict:
+        if type(states) is tuple:
             self.states = states
             draws.restore(states)
-            self.drawn = self.begun = draws.fingerprint()
+            self.drawn = self.begun = draws.snapshot()
         elif states == "again" and self.drawn != self.begun:
             draws.restore(self.states)
             self.drawn = self.begun
