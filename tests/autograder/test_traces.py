@@ -10,13 +10,14 @@ import pytest
 from changes import CHANGES
 from test_examiner import Toy, code
 
+from autograder import traces
 from autograder.traces import Traces
 
 
-@pytest.fixture(scope="module")
-def tried():
+@pytest.fixture(scope="module", params=[[], ["--compared"]], ids=["counted", "compared"])
+def tried(request):
     """What is found of each change, in a process where nothing else happens."""
-    program = [sys.executable, str(Path(__file__).parent / "changes.py")]
+    program = [sys.executable, str(Path(__file__).parent / "changes.py"), *request.param]
     return json.loads(subprocess.run(program, capture_output=True, text=True, check=True).stdout)
 
 
@@ -25,6 +26,11 @@ def test_each_trace_is_found(tried, what):
     before, made, undone = tried[what]
     assert before is undone is None
     assert (made is None) == (what == "what differs for each submission")
+
+
+def test_this_python_counts_the_changes_of_a_dictionary():
+    """Without it all is well, but slower."""
+    assert (traces._COUNTER is not None) == (sys.version_info < (3, 14))
 
 
 def test_modules_that_were_loaded_are_told(monkeypatch):
