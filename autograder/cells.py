@@ -51,8 +51,12 @@ class Notebook:
     @contextlib.contextmanager
     def quietly(self):
         """Inside, what is printed on either stream is kept for `printed.take`."""
-        with contextlib.redirect_stdout(self.printed), contextlib.redirect_stderr(self.printed):
+        before = sys.stdout, sys.stderr
+        sys.stdout = sys.stderr = self.printed
+        try:
             yield
+        finally:
+            sys.stdout, sys.stderr = before
 
     def run(self, source: str, name: str) -> tuple[str | None, dict | None]:
         """Runs a cell: the value of its last line as text, or None, and what it raised, or None."""

@@ -34,7 +34,6 @@ _unshare = _function("unshare", ctypes.c_int)
 _mount = _function("mount", _TEXT, _TEXT, _TEXT, _WORD, _TEXT)
 _capset = _function("capset", _ADDRESS, _ADDRESS)
 _syscall = _function("syscall", ctypes.c_long, _WORD, _WORD, _WORD, _WORD, _WORD)
-_after_fork_in_child = ctypes.pythonapi.PyOS_AfterFork_Child
 _CAPABILITIES_OF_ONESELF = (ctypes.c_uint32 * 2)(0x20080522, 0)
 _NONE = (ctypes.c_uint32 * 6)()
 _ZEROS = (0, 0, 0, 0)
@@ -67,11 +66,11 @@ def end_with_parent() -> None:
 
 
 def fork_into(namespaces: int) -> int:
-    """As os.fork, with a child in new namespaces of its own. One thread only. Raises OSError."""
-    child = _check(_syscall(_CLONE[platform.machine()], namespaces | signal.SIGCHLD, *_ZEROS))
-    if child == 0:
-        _after_fork_in_child()
-    return child
+    """As os.fork, with a child in new namespaces of its own. One thread only. Raises OSError.
+
+    What Python does in a child for the locks and threads of others has nothing to do there, and is left out.
+    """
+    return _check(_syscall(_CLONE[platform.machine()], namespaces | signal.SIGCHLD, *_ZEROS))
 
 
 def unshare(namespaces: int) -> None:

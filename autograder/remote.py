@@ -289,20 +289,20 @@ class Process:
 
     def _states(self):
         """None where nothing happened here since the last call; "again" where the states were put back."""
-        now = draws.fingerprint()
+        now = draws.snapshot()
         if now == self.marked:
             return None
         self.marked = now
         if now == self.sent:
             return "again"
         self.sent = now
-        return draws.snapshot()
+        return now
 
     def _note_draws(self, drew):
         """After a call that drew, the states here move on too, but never to what the student says."""
         if drew:
             draws.advance()
-            self.marked = draws.fingerprint()
+            self.marked = draws.snapshot()
 
     # What has no type on the wire.
 
@@ -398,28 +398,30 @@ _NONSENSE = (wire.WireError, LookupError, TypeError, ValueError, AttributeError,
 
 # What an answer may hold: the types of each part, and what stands for it when it is not there.
 _PARTS = {
-    "value": (object, None),
-    "found": (dict, {}),
-    "answers": (list, []),
-    "error": ((dict, type(None)), None),
-    "printed": (str, ""),
-    "changed": ((bytes, type(None)), None),
-    "moved": (list, []),
-    "warned": (list, []),
-    "drew": (bool, False),
-    "peak": (int, 0),
+    "value": object,
+    "found": dict,
+    "answers": list,
+    "error": (dict, type(None)),
+    "printed": str,
+    "changed": (bytes, type(None)),
+    "moved": list,
+    "warned": list,
+    "drew": bool,
+    "peak": int,
 }
+_ABSENT = {"value": None, "found": {}, "answers": [], "error": None, "printed": "", "changed": None}
+_ABSENT |= {"moved": [], "warned": [], "drew": False, "peak": 0}
 
 
 def _formed(answer):
     """The answer with all its parts, whatever was sent. Raises WireError when one is not of its type."""
     if type(answer) is not dict:
         raise wire.WireError("This is no answer.")
-    parts = {}
-    for name, (kind, default) in _PARTS.items():
-        parts[name] = answer.get(name, default)
-        if not isinstance(parts[name], kind):
+    parts = dict(_ABSENT)
+    for name in parts.keys() & answer.keys():
+        if not isinstance(answer[name], _PARTS[name]):
             raise wire.WireError(f"An answer has a wrong {name}.")
+        parts[name] = answer[name]
     parts["printed"] = parts["printed"][:MOST_TEXT]
     if parts["error"] is not None:
         line, error = parts["error"].get("line"), parts["error"]

@@ -5,6 +5,7 @@ it ends when the other end is closed.
 """
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -278,6 +279,7 @@ def serve(descriptor: int, module: str, name: str, arguments: list) -> None:
     except Exception as error:
         _say(pipe, f"{type(error).__name__}: {error}")
         return
+    gc.freeze()  # the collector would look through all that was imported, again and again
     with pipe:
         while True:
             try:
