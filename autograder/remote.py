@@ -134,8 +134,13 @@ class Process:
         Raises check.StudentError for what the student's code raises.
         """
         blob = self._packed((args, kwargs))
-        request = {"op": "call", "target": target, "blob": blob, "states": self._states()}
-        answer = self._ask({**request, "trace": tracemalloc.is_tracing()})
+        request = {
+            "op": "call",
+            "target": target,
+            "states": self._states(),
+            "trace": tracemalloc.is_tracing(),
+        }
+        answer = self._ask(request, blob)
         self._note_draws(answer["drew"])
         if answer["changed"] is not None:
             self._put_back((args, kwargs), answer["changed"])
@@ -156,17 +161,17 @@ class Process:
         if len(blob) > student.MOST_AHEAD or len(self.callbacks) > known or tracemalloc.is_tracing():
             return iter(())
         self.marked, self.announced = None, blob
-        request = {"op": "calls", "target": target, "blob": blob, "states": self._states()}
+        request = {"op": "calls", "target": target, "states": self._states()}
         self.marked = None  # the states over there will be those after the last call
-        message = self._packed(request)
+        messages = [self._packed(request), blob]
         self._await()
         self.expected.append(request)
         follow = b"".join(map(self._packed, self.follow))
         if self.follow and len(follow) <= MOST_EXPECTED:
             self.expected += self.follow
-            message += follow
+            messages.append(follow)
         self.follow = []
-        self._send(message)
+        self._send(*messages)
         return self._became(request)
 
     def kept(self) -> list | None:
@@ -232,7 +237,8 @@ class Process:
     def _put_back(self, old, blob):
         self._said(lambda: _put_back(old, wire.unpack(blob, lambda name: name.get("as"))))
 
-    def _ask(self, request):
+    def _ask(self, request, *more):
+        """The answer. more: messages that the request is followed by."""
         for place, (asked, answer) in enumerate(self.early):
             if asked is request:
                 del self.early[place]
@@ -243,7 +249,7 @@ class Process:
             del self.expected[0]
             return self._said(self._answer)
         self._await()
-        self._send(self._packed(request))
+        self._send(self._packed(request), *more)
         return self._said(self._answer)
 
     def _await(self):
@@ -254,9 +260,9 @@ class Process:
     def _await_one(self):
         self.early.append((self.expected.pop(0), self._said(self._answer)))
 
-    def _send(self, message):
+    def _send(self, *messages):
         untold, self.untold = self.untold, b""
-        self._said(lambda: wire.send(self.pipe, untold + message, self.deadline))
+        self._said(lambda: wire.send(self.pipe, b"".join([untold, *messages]), self.deadline))
 
     def _answer(self):
         for _ in range(MOST_CALLBACKS):

@@ -28,6 +28,7 @@ import numpy as np
 
 from autograder import check, confine, draws, seccomp, wire
 from autograder.cells import Notebook
+from autograder.compare import arrays_in
 from autograder.foreign import MISSING, as_plain, made
 
 START = b"S"
@@ -196,19 +197,20 @@ class Student:
         os.environ.update(variables)
         return {}
 
-    def op_calls(self, target, blob, states):
-        """Calls that are sure to come, packed; each from the same random states, up to the first that raises.
+    def op_calls(self, target, states):
+        """Calls that are sure to come; each from the same random states, up to the first that raises.
 
+        The next message is a list of their arguments. It is not inside this one, where it would be copied.
         When the answers grow large, the rest is left for later.
         """
         answers, size = [], 0
-        for number, (args, kwargs) in enumerate(wire.unpack(blob, self._known)):
+        for number, (args, kwargs) in enumerate(self._take()):
             self._set_draws("again" if number else states)
             given = {**dict(enumerate(args)), **kwargs}
             before = {place: contents(value) for place, value in given.items()}
             answer = self._try_and_note(target, args, kwargs)
             self.drawn = draws.snapshot()
-            size += sum(map(len, contents(answer.get("value"))))
+            size += sum(array.nbytes for array in arrays_in(answer.get("value")))
             if answers and size > MOST_AHEAD:
                 break
             answers.append(answer)
@@ -219,8 +221,9 @@ class Student:
                 answer["moved"] = moved
         return {"answers": answers}
 
-    def op_call(self, target, blob, states, trace):
-        """Calls target(*args, **kwargs). blob: the arguments, packed, as they were before the call."""
+    def op_call(self, target, states, trace):
+        """Calls target(*args, **kwargs). The arguments are the next message."""
+        blob = wire.receive(self.pipe)
         args, kwargs = wire.unpack(blob, self._known)
         self._set_draws(states)
         with _traced(trace) as peak:
