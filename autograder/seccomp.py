@@ -59,7 +59,7 @@ X32 = 0x40000000  # the other numbering of system calls on x86-64
 
 ALLOW, REFUSE, KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000  # refuse: with an errno
 EPERM, EAGAIN, ENOSYS = 1, 11, 38
-LOAD, EQUAL, AT_LEAST, HAS_BITS, JUMP, RETURN = 0x20, 0x15, 0x35, 0x45, 0x05, 0x06
+LOAD, EQUAL, AT_LEAST, HAS_BITS, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 
 SET_SECCOMP, FILTER = 22, 2  # prctl
@@ -89,9 +89,6 @@ def program(machine: str, process: int, threads: bool) -> bytes:
     ]
     if machine == "x86_64":
         steps += [(AT_LEAST, 0, 1, X32), (RETURN, 0, 0, KILL_PROCESS)]
-    numbers = denied(machine)
-    steps += [(EQUAL, len(numbers) - place, 0, number) for place, number in enumerate(numbers)]
-    steps += [(JUMP, 0, 0, 1), (RETURN, 0, 0, REFUSE | EPERM)]  # to the latter from each of those above
     # clone3 hides its flags behind a pointer: the C library then takes clone.
     steps += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, REFUSE | ENOSYS)]
     if threads:
@@ -101,8 +98,36 @@ def program(machine: str, process: int, threads: bool) -> bytes:
     steps += _only_if(KILL[column], (EQUAL, process))
     steps += _only_if(TGKILL[column], (EQUAL, process))
     steps += _only_if(PRLIMIT[column], (EQUAL, 0))
-    steps.append((RETURN, 0, 0, ALLOW))
+    steps += [*_tree(_runs(denied(machine)), 0), (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, REFUSE | EPERM)]
     return b"".join(struct.pack("<HBBI", *step) for step in steps)
+
+
+def _runs(numbers):
+    """Numbers in a row that have one answer: the first of each run, and whether they are denied."""
+    runs = [(0, False)]
+    for number in sorted(numbers):
+        if runs[-1][0] == number:
+            runs[-1] = number, True
+        else:
+            runs.append((number, True))
+        runs.append((number + 1, False))
+    return runs
+
+
+def _tree(runs, behind):
+    """Steps that find the run of a number by halving: the kernel tries a new filter on all numbers, at once.
+
+    behind: how many more steps there are before the two that end, of which the second denies.
+    """
+    if len(runs) == 1:
+        return []
+    middle = len(runs) // 2
+    above = _tree(runs[middle:], behind)
+    below = _tree(runs[:middle], len(above) + behind)
+    end = len(below) + len(above) + behind
+    to_above = len(below) if above else end + runs[middle][1]
+    to_below = 0 if below else end + runs[0][1]
+    return [(AT_LEAST, to_above, to_below, runs[middle][0]), *below, *above]
 
 
 def _only_if(number, condition):

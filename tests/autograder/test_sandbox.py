@@ -1,6 +1,8 @@
 """The sandbox, tried from inside, at each tier that this machine has. Tier 0 is the control."""
 
+import operator
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -310,18 +312,54 @@ print(len(before) > 500, sorted(set(sys.modules) - before), torch.get_num_thread
     assert done.stdout == "True [] 1\n"
 
 
-def test_the_filter_is_whole_on_every_architecture():
-    for machine, (column, _) in seccomp.ARCHITECTURES.items():
-        numbers = seccomp.denied(machine)
-        assert len(numbers) == len(set(numbers)) > 90
-        clone = seccomp.CLONE[column]
-        assert clone not in numbers
-        for threads in (True, False):
-            steps = len(seccomp.program(machine, 1, threads)) // 8
-            assert len(numbers) < 250  # a jump goes no further
-            assert len(numbers) < steps < 4096  # as many as the kernel takes
-    assert 41 in seccomp.denied("x86_64")
-    assert 198 in seccomp.denied("aarch64")
+HOLDS = {seccomp.EQUAL: operator.eq, seccomp.AT_LEAST: operator.ge, seccomp.HAS_BITS: operator.and_}
+
+
+def answer(program, architecture, number, argument=0):
+    """What a filter says to a system call, worked out step by step."""
+    data = {seccomp.NUMBER: number, seccomp.ARCHITECTURE: architecture, seccomp.FIRST_ARGUMENT: argument}
+    steps, place, value = list(struct.iter_unpack("<HBBI", program)), 0, None
+    while steps[place][0] != seccomp.RETURN:
+        kind, yes, no, constant = steps[place]
+        if kind == seccomp.LOAD:
+            value, skipped = data[constant], 0
+        else:
+            skipped = yes if HOLDS[kind](value, constant) else no
+        place += 1 + skipped
+    return steps[place][3]
+
+
+@pytest.mark.parametrize("machine", seccomp.ARCHITECTURES)
+def test_the_filter_denies_what_it_should_and_nothing_else(machine):
+    column, architecture = seccomp.ARCHITECTURES[machine]
+    numbers, refused = seccomp.denied(machine), seccomp.REFUSE | seccomp.EPERM
+    assert len(numbers) == len(set(numbers)) > 90
+    threads, none = (seccomp.program(machine, 7, threads) for threads in (True, False))
+    clone, clone3, kill, tgkill, limit = (
+        each[column]
+        for each in (seccomp.CLONE, seccomp.CLONE3, seccomp.KILL, seccomp.TGKILL, seccomp.PRLIMIT)
+    )
+    for number in {*range(600), 2**30 - 1} - {clone, clone3, kill, tgkill, limit}:
+        expected = refused if number in numbers else seccomp.ALLOW
+        assert answer(threads, architecture, number) == answer(none, architecture, number) == expected
+    for number, argument, expected in [
+        (clone, seccomp.CLONE_THREAD | 0x100, seccomp.ALLOW),
+        (clone, 17, refused),
+        (clone3, 0, seccomp.REFUSE | seccomp.ENOSYS),
+        *((each, 7, seccomp.ALLOW) for each in (kill, tgkill)),
+        *((each, 8, refused) for each in (kill, tgkill)),
+        (limit, 0, seccomp.ALLOW),
+        (limit, 8, refused),
+    ]:
+        assert answer(threads, architecture, number, argument) == expected
+    assert answer(none, architecture, clone, seccomp.CLONE_THREAD) == seccomp.REFUSE | seccomp.EAGAIN
+    assert answer(threads, architecture + 1, 0) == seccomp.KILL_PROCESS
+    assert answer(seccomp.program("x86_64", 7, True), 0xC000003E, seccomp.X32) == seccomp.KILL_PROCESS
+
+
+def test_the_filter_has_the_numbers_of_the_kernels_headers():
+    assert {41, 59, 101} <= set(seccomp.denied("x86_64"))  # socket, execve, ptrace
+    assert {198, 221, 117} <= set(seccomp.denied("aarch64"))
 
 
 def test_the_files_of_the_sandbox_are_listed_and_no_more(tmp_path):
