@@ -187,6 +187,7 @@ def _core(count, others):
 
 KILLED = "The process that graded it was killed, twice. Is there enough memory?"
 READY = object()
+_TEXT = "utf-8", "surrogatepass"  # what somebody printed may be no text
 
 
 def answer(result: Result | None, notebook: str | None, failure: str) -> dict:
@@ -232,11 +233,11 @@ class Worker:
         Raises EngineFailure when its engine cannot start.
         """
         try:
-            said = json.loads(self.pipe.recv_bytes())
+            said, notebook = json.loads(self.pipe.recv_bytes()), self.pipe.recv_bytes().decode(*_TEXT)
         except (EOFError, OSError):
             return None
         if self.ready:
-            return said
+            return {**said, "notebook": notebook or None}
         if said:
             raise EngineFailure(said)
         self.ready = True
@@ -287,14 +288,17 @@ def serve(descriptor: int, module: str, name: str, arguments: list) -> None:
             except (EOFError, OSError):
                 return
             try:
-                _say(pipe, answer(*examine(engine, job), ""))
+                result, notebook = examine(engine, job)
+                _say(pipe, answer(result, None, ""), notebook)
             except EngineFailure as error:
                 _say(pipe, answer(None, None, str(error)))
 
 
-def _say(pipe, what):
+def _say(pipe, what, notebook=""):
+    """The notebook goes by itself: it is JSON already, and long."""
     try:
         pipe.send_bytes(json.dumps(what).encode())
+        pipe.send_bytes(notebook.encode(*_TEXT))
     except OSError:  # nobody listens any more
         raise SystemExit from None
 
