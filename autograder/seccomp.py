@@ -115,7 +115,7 @@ def _runs(numbers):
 
 
 def _tree(runs, behind):
-    """Steps that find the run of a number by halving: the kernel tries a new filter on all numbers, at once.
+    """Steps that find the run of a number by halving: of a new filter the kernel asks every number there is.
 
     behind: how many more steps there are before the two that end, of which the second denies.
     """

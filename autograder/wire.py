@@ -196,7 +196,8 @@ class _Writer:
     def tensor(self, value, depth):
         name = str(value.dtype).removeprefix("torch.")
         torch = self.torch
-        if name not in TENSORS or value.layout is not torch.strided or value.device.type != "cpu":
+        is_array = value.layout is torch.strided and not value.is_nested
+        if name not in TENSORS or not is_array or value.device.type != "cpu":
             return self.named(value, depth)
         numbers = value.detach().resolve_conj().resolve_neg()
         if name == "bfloat16":
@@ -216,6 +217,8 @@ class _Writer:
 
 def _bytes_of(array):
     """Its bytes; of a large array that is contiguous, no copy."""
+    if array.nbytes > MOST_BODY:  # without as much memory: one number may be broadcast
+        raise WireError(f"It is too large to be sent: {array.nbytes / 2**20:.0f} MB.")
     if array.nbytes < LARGE or not array.flags.c_contiguous:
         return array.tobytes()
     return memoryview(array.reshape(-1).view(np.uint8))

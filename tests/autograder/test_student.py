@@ -196,6 +196,21 @@ def test_warnings_are_raised_here(process):
     ]
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("odd", ["torch.eye(2).to_sparse()", "torch.nested.nested_tensor([torch.ones(2)])"])
+def test_a_tensor_that_is_not_laid_out_as_an_array_comes_as_a_stand_in(process, odd):
+    f = define(process, f"import torch\ndef f(): return {odd}")
+    (called,) = f._announce_([((), {})])
+    assert type(called.returned).__name__ == type(f()).__name__ == "Tensor"
+
+
+def test_one_number_that_stands_for_too_many_is_an_error_that_says_so(process):
+    f = define(process, "import numpy as np\ndef f(): return np.broadcast_to(3.0, (10**5, 10**5))")
+    assert list(f._announce_([((), {})])) == []
+    with pytest.raises(check.StudentError, match="too large to be sent: 76294 MB"):
+        f()
+
+
 def test_a_test_that_watches_the_memory_sees_what_a_call_took(process):
     f = define(process, "import numpy as np\ndef f(n): return float(np.ones(n).sum())")
     tracemalloc.start()

@@ -29,8 +29,8 @@ def test_each_trace_is_found(tried, what):
 
 
 def test_this_python_counts_the_changes_of_a_dictionary():
-    """Without it all is well, but slower."""
-    assert (traces._COUNTER is not None) == (sys.version_info < (3, 14))
+    """Another may not: then all is well, but slower."""
+    assert traces._COUNTER is not None or sys.version_info >= (3, 12)
 
 
 def test_modules_that_were_loaded_are_told(monkeypatch):
