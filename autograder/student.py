@@ -335,7 +335,7 @@ def contents(value):
 
 
 def bytes_in(value):
-    """How many all arrays inside a value have; more than go ahead where one cannot say, as a sparse tensor."""
+    """How many all arrays inside a value have; more than go ahead where a sparse tensor cannot say."""
     try:
         return sum(array.nbytes for array in arrays_in(value))
     except Exception:
