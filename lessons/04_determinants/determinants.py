@@ -708,7 +708,7 @@ plots.show(
 print(f"det M = {np.linalg.det(M):.6f},  det(A + V W^T) = {np.linalg.det(np.diag(a) + V @ W.T):.6f}")
 
 
-# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "9f5c44f4922ca23ec1c3dfc741849222", "grade": false, "grade_id": "lemma_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% [markdown] nbgrader={"cell_type": "markdown", "checksum": "5b0b2888dd2d2b9db1ced9400fe2872d", "grade": false, "grade_id": "lemma_statement", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 6: prove the lemma, and use it
 #
 # difficulty 4 of 5 · importance 5 of 5 · 18 minutes · 3 points
@@ -717,7 +717,7 @@ print(f"det M = {np.linalg.det(M):.6f},  det(A + V W^T) = {np.linalg.det(np.diag
 #
 # Type the result: `lemma(a, V, W)`, where `a` of shape `(d,)` is the diagonal of $A$, without zeros, and `V` and `W` have shape `(d, m)`. Return the four values `(X, S, sign, log_abs_det)`, the last two for $A + VW^\top$.
 #
-# Never build a $d \times d$ matrix: the hidden tests have $d = 60{,}000$, where it would take 29 gigabytes, and the public test looks at the memory that you use. Your cost is $O(dm^2 + m^3)$, where elimination takes $O(d^3)$. Entries of `a` may be negative. You may use `np.linalg.slogdet`.
+# Never build a $d \times d$ matrix: the hidden tests have $d = 30{,}000$, where it would take 7 gigabytes, and the public test looks at the memory that you use. Your cost is $O(dm^2 + m^3)$, where elimination takes $O(d^3)$. Entries of `a` may be negative. You may use `np.linalg.slogdet`.
 #
 # <details><summary>"What is X?"</summary>
 #
