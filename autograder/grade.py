@@ -31,7 +31,7 @@ from autograder.submission import OTHER_LESSON
 BATCH = 32  # results that are put away together, at most
 SOON = 1.0  # seconds after which those that have come are put away
 LONGEST_ID = 128  # characters of a student's name that nbgrader's gradebook takes
-VERSION = "3"  # raise it when the same submission would be graded differently
+VERSION = "4"  # raise it when the same submission would be graded differently
 TIMEOUT = 30  # seconds a cell
 
 NO_SANDBOX = """\
